@@ -1,0 +1,340 @@
+/* Tandem: Gemma 4 from GGUF files, with its MTP assistant as a built-in speculative decoder.
+ *
+ * An engine holds a target model, optionally an assistant, and a fixed number of slots. A job is one generation: the
+ * caller gives the whole prompt as token ids and the engine decides what of it is already in a cache. One thread of
+ * the engine runs every step; jobs are submitted from any thread and read through a queue of events.
+ *
+ * Every function that can fail returns td_status and fills `err` when it is not NULL. No function aborts, exits or
+ * prints. Pointers in parameter structs are borrowed for the duration of the call unless stated otherwise. */
+#ifndef TANDEM_H
+#define TANDEM_H
+
+#include "tandem-status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define TD_API __attribute__((visibility("default")))
+#else
+#define TD_API
+#endif
+
+#define TD_VERSION    "0.1.0"
+#define TD_MAX_DRAFT  32 /* drafts in one round, whatever the source */
+#define TD_MAX_SLOTS  256
+#define TD_TOKEN_NONE UINT32_MAX
+
+typedef struct td_engine td_engine;
+typedef struct td_job td_job;
+typedef struct td_vocab td_vocab;     /* src/text/vocab.h inside the program; opaque outside */
+typedef struct td_grammar td_grammar; /* src/text/grammar.h inside the program; opaque outside */
+
+/* ---- parameters of an engine ------------------------------------------------------------------------------------ */
+
+typedef enum td_cache_type {
+    TD_CACHE_AUTO = 0, /* f16 */
+    TD_CACHE_F32,
+    TD_CACHE_F16,
+    TD_CACHE_BF16,
+    TD_CACHE_Q8_0,
+    TD_CACHE_Q4_0,
+    TD_CACHE_TURBO2,
+    TD_CACHE_TURBO3,
+    TD_CACHE_TURBO4,
+    TD_CACHE_TYPE_COUNT
+} td_cache_type;
+
+TD_API const char *td_cache_type_name(td_cache_type type);             /* "q8_0" */
+TD_API bool td_cache_type_parse(const char *name, td_cache_type *out); /* llama.cpp's names */
+
+/* Sources of drafts, a set. */
+enum {
+    TD_SPEC_NONE = 0,
+    TD_SPEC_MTP = 1,    /* the assistant: draft-mtp, mtp, nextn */
+    TD_SPEC_NGRAM = 2,  /* prompt look-up: ngram-simple and its relatives */
+    TD_SPEC_GRAMMAR = 4 /* tokens that a grammar forces; on whenever there is a grammar and speculation is on */
+};
+
+typedef enum td_spec_accept { TD_ACCEPT_SAMPLE, TD_ACCEPT_REJECTION } td_spec_accept;
+
+typedef struct td_spec_params {
+    uint32_t types; /* TD_SPEC_* set; an engine without assistant drops TD_SPEC_MTP */
+    int n_max;      /* drafts per round at most, 0..TD_MAX_DRAFT; default 3 */
+    int n_min;      /* a shorter draft is dropped; default 0 */
+    float p_min;    /* drafting stops below this probability; default 0 */
+    bool fixed;     /* false: the depth policy chooses 0..n_max by measured cost and acceptance */
+    td_spec_accept accept;
+    int ngram_n, ngram_m; /* look-up: length of the match, longest draft; defaults 12 and 48, draft capped by n_max */
+    int skip_streak;      /* 1..32: after so many fruitless rounds one plain step; 0 off */
+} td_spec_params;
+
+typedef void (*td_load_progress)(void *user, const char *what, uint64_t done, uint64_t total);
+
+typedef struct td_engine_params {
+    const char *model_path;
+    const char *draft_path; /* NULL: no assistant */
+    int n_threads;          /* 0: physical cores this process may use */
+    bool pin_threads;
+    int n_ctx;                            /* positions per slot; 0: the model's context */
+    int n_slots;                          /* default 1 */
+    int n_batch;                          /* rows of a prompt in one step at most; default 512 */
+    int prefill_ms;                       /* bound of a prompt chunk while other slots generate; default 100 */
+    td_cache_type type_k, type_v;         /* full-attention layers */
+    td_cache_type type_k_swa, type_v_swa; /* sliding layers; TD_CACHE_AUTO: f16 */
+    int64_t cache_ram;                    /* bytes for checkpoints and cached prompts; -1 unlimited */
+    int n_checkpoints;                    /* per slot; default 32 */
+    int cache_reuse;                      /* smallest chunk moved by position shift, 0 off */
+    bool context_shift;                   /* a full context drops its oldest half instead of ending the job */
+    bool pack;                            /* default true: weights interleaved for this processor at load */
+    const char *pack_cache;               /* NULL: none; "": beside the model; else a directory */
+    bool check_tensors;                   /* look for NaN and infinities while loading */
+    td_spec_params spec;                  /* defaults of jobs, and ceilings of what a job may ask */
+    const char *spec_trace;               /* NDJSON of every round; NULL: LLAMA_MTP_ACC_TRACE decides */
+    td_load_progress progress;
+    void *progress_user;
+} td_engine_params;
+
+TD_API void td_engine_params_init(td_engine_params *p); /* the defaults above */
+
+/* Loads and starts; on failure nothing is left behind. Codes: TD_ERR_NOT_FOUND, TD_ERR_FORMAT, TD_ERR_UNSUPPORTED,
+ * TD_ERR_MISMATCH (the assistant does not fit), TD_ERR_MEMORY, TD_ERR_ARGUMENT. */
+TD_API td_status td_engine_open(td_engine **out, const td_engine_params *params, td_error *err);
+/* Cancels every job, waits for the step in progress, frees. Jobs must have been closed or are closed by this. */
+TD_API void td_engine_close(td_engine *e);
+
+typedef struct td_engine_info {
+    const char *model_path, *draft_path; /* owned by the engine */
+    char model_name[64];                 /* general.name, or the file's name */
+    char size_label[16];                 /* "E2B", "31B", "tiny" */
+    char file_type[32];                  /* quantisation mix, "Q4_0" */
+    char draft_head[16];                 /* "dense", "ordered" or "" */
+    uint64_t n_params, file_bytes, draft_bytes;
+    int n_vocab, n_ctx, n_ctx_train, n_slots, n_batch, n_threads, n_layer, d_model;
+    td_cache_type type_k, type_v;
+    uint64_t weight_bytes, kv_bytes, work_bytes; /* resident */
+    int64_t load_ns;
+    char cpu[96];
+} td_engine_info;
+
+TD_API void td_engine_get_info(const td_engine *e, td_engine_info *out);
+TD_API const td_vocab *td_engine_vocab(const td_engine *e);
+
+/* ---- text ------------------------------------------------------------------------------------------------------- */
+
+enum {
+    TD_TOKENIZE_BOS = 1,    /* begin with <bos> */
+    TD_TOKENIZE_SPECIAL = 2 /* control tokens written in the text are recognised; without it they are plain text */
+};
+
+/* Writes at most `cap` ids and stores the full count in *n; TD_ERR_LIMIT when cap is too small. */
+TD_API td_status td_tokenize(const td_engine *e, const char *text, size_t n_bytes, unsigned flags, uint32_t *out,
+                             size_t cap, size_t *n, td_error *err);
+/* Bytes of one token as text (control tokens print their name when `special`), not terminated; borrowed. */
+TD_API const char *td_token_text(const td_engine *e, uint32_t token, bool special, size_t *n_bytes);
+TD_API bool td_token_is_end(const td_engine *e, uint32_t token);
+
+/* ---- sampling --------------------------------------------------------------------------------------------------- */
+
+typedef struct td_logit_bias {
+    uint32_t token;
+    float bias; /* -INFINITY forbids */
+} td_logit_bias;
+
+typedef enum td_sampler_kind { /* links of the chain, in llama.cpp's default order */
+                               TD_SAMPLER_END = 0,
+                               TD_SAMPLER_PENALTIES,   /* e */
+                               TD_SAMPLER_DRY,         /* d */
+                               TD_SAMPLER_TOP_N_SIGMA, /* s */
+                               TD_SAMPLER_TOP_K,       /* k */
+                               TD_SAMPLER_TYPICAL,     /* y */
+                               TD_SAMPLER_TOP_P,       /* p */
+                               TD_SAMPLER_MIN_P,       /* m */
+                               TD_SAMPLER_XTC,         /* x */
+                               TD_SAMPLER_TEMPERATURE, /* t */
+                               TD_SAMPLER_KIND_COUNT
+} td_sampler_kind;
+
+typedef struct td_sampling {
+    uint8_t chain[16]; /* td_sampler_kind, ended by TD_SAMPLER_END */
+    uint64_t seed;     /* UINT64_MAX: random */
+    float temperature; /* 1.0; <= 0 greedy */
+    float dynatemp_range, dynatemp_exponent;
+    int top_k;         /* 64; <= 0 off */
+    float top_p;       /* 0.95; >= 1 off */
+    float min_p;       /* 0; <= 0 off */
+    float typical_p;   /* 1 */
+    float top_n_sigma; /* -1 off */
+    float xtc_probability, xtc_threshold;
+    int repeat_last_n; /* 64; -1 whole context, 0 off */
+    float repeat_penalty, presence_penalty, frequency_penalty;
+    float dry_multiplier, dry_base;
+    int dry_allowed_length, dry_last_n;
+    const char *const *dry_breakers; /* NULL: \n : " * */
+    int n_dry_breakers;
+    int mirostat; /* 0, 1, 2 */
+    float mirostat_tau, mirostat_eta;
+    float adaptive_target, adaptive_decay; /* target < 0 off */
+    int min_keep;
+    const td_logit_bias *biases;
+    int n_biases;
+    bool ignore_end; /* end tokens are masked */
+} td_sampling;
+
+TD_API void td_sampling_init(td_sampling *s);       /* Gemma's recommendation: 1.0 / 64 / 0.95 */
+TD_API void td_sampling_init_llama(td_sampling *s); /* llama.cpp's generic values: 0.8 / 40 / 0.95 / 0.05 */
+
+/* ---- jobs ------------------------------------------------------------------------------------------------------- */
+
+typedef enum td_finish {
+    TD_FINISH_NONE = 0, /* still running */
+    TD_FINISH_END,      /* an end token */
+    TD_FINISH_STOP,     /* a stop string */
+    TD_FINISH_LENGTH,   /* n_predict reached */
+    TD_FINISH_CONTEXT,  /* the context is full */
+    TD_FINISH_TIME,     /* max_ms passed */
+    TD_FINISH_CANCELLED,
+    TD_FINISH_ERROR
+} td_finish;
+
+typedef struct td_prob {
+    uint32_t token;
+    float logprob; /* natural logarithm */
+} td_prob;
+
+typedef struct td_job_params {
+    const uint32_t *prompt; /* [n_prompt] ids, copied */
+    int n_prompt;
+    int n_predict;         /* -1: until an end or the context is full; 0: only fill the cache */
+    int slot;              /* -1: the engine chooses by saved work */
+    bool cache_prompt;     /* default true: reuse what a slot already holds */
+    const char *cache_key; /* reuse only entries of this key (one API key does not see another's cache); NULL: shared */
+    int n_keep;            /* context shift: first tokens kept; -1 the whole prompt */
+    td_sampling sampling;  /* arrays inside are copied */
+    td_spec_params spec;   /* clamped to the engine's */
+    const char *const *stop; /* stop strings; text is held back while it may begin one */
+    int n_stop;
+    td_grammar *grammar; /* NULL: free text; taken over by the job */
+    int n_probs;         /* candidates reported per token, 0 none */
+    bool post_sampling_probs;
+    bool special_text;            /* control tokens appear in the text */
+    int64_t max_ms;               /* 0: no limit */
+    int priority;                 /* lower runs first */
+    void (*on_ready)(void *user); /* called by the engine's thread when events wait; must not block; may be NULL */
+    void *user;
+} td_job_params;
+
+typedef struct td_timings {
+    int cache_n;  /* prompt tokens reused */
+    int prompt_n; /* prompt tokens computed */
+    double prompt_ms;
+    int predicted_n;
+    double predicted_ms;
+    int draft_n, draft_n_accepted, draft_rounds;
+    double draft_ms, verify_ms;
+    double queue_ms, ttft_ms;
+    int accepted_at[TD_MAX_DRAFT]; /* rounds in which more than i drafts were accepted */
+} td_timings;
+
+typedef enum td_event_kind {
+    TD_EVENT_PROGRESS, /* part of the prompt was computed */
+    TD_EVENT_TOKENS,   /* one round's tokens and their text */
+    TD_EVENT_DONE      /* the last event of every job */
+} td_event_kind;
+
+/* Borrowed until the next td_job_read or td_job_close of the same job. */
+typedef struct td_event {
+    td_event_kind kind;
+    int prompt_total, prompt_cached, prompt_done; /* PROGRESS; every kind fills them */
+    const uint32_t *tokens;                       /* TOKENS: [n_tokens] */
+    const uint8_t *drafted; /* [n_tokens] 1 where the token was proposed by a draft and accepted */
+    const td_prob *probs;   /* [n_tokens][n_probs + 1]: the token itself, then the best candidates; NULL without */
+    int n_tokens, n_probs;
+    const char *text; /* complete UTF-8 characters; never part of a stop string */
+    size_t n_text;
+    td_finish finish;        /* DONE */
+    const char *stop_string; /* DONE after TD_FINISH_STOP */
+    const td_error *error;   /* DONE after TD_FINISH_ERROR */
+    int slot;
+    bool truncated;         /* the context was shifted */
+    const char *cache_note; /* why no more of the prompt was reused; "" when all was */
+    td_timings timings;     /* complete at DONE, running before */
+} td_event;
+
+TD_API void td_job_params_init(const td_engine *e, td_job_params *p);
+
+/* Queues a job. TD_ERR_CONTEXT when the prompt does not fit a slot, TD_ERR_ARGUMENT for a bad token id or value,
+ * TD_ERR_BUSY when the queue is full. */
+TD_API td_status td_job_submit(td_engine *e, const td_job_params *p, td_job **out, td_error *err);
+/* The next event; waits up to timeout_ms (-1: for ever). TD_ERR_BUSY when none came in time. After DONE:
+ * TD_ERR_NOT_FOUND. */
+TD_API td_status td_job_read(td_job *j, td_event *out, int timeout_ms);
+/* Stops at the next step boundary; a DONE event with TD_FINISH_CANCELLED follows. Any thread. */
+TD_API void td_job_cancel(td_job *j);
+/* Cancels if it still runs, and frees. */
+TD_API void td_job_close(td_job *j);
+TD_API int td_job_id(const td_job *j);
+
+/* Removes what a slot holds. */
+TD_API td_status td_slot_erase(td_engine *e, int slot, int *n_erased, td_error *err);
+/* Whole or absent; the file names its model by hash. */
+TD_API td_status td_slot_save(td_engine *e, int slot, const char *path, int *n_tokens, uint64_t *n_bytes,
+                              td_error *err);
+TD_API td_status td_slot_restore(td_engine *e, int slot, const char *path, int *n_tokens, uint64_t *n_bytes,
+                                 td_error *err);
+
+typedef struct td_slot_info {
+    int id, job;         /* job -1: idle */
+    int n_ctx, n_tokens; /* held in the cache */
+    bool prompt_phase, generating, speculative;
+    int n_prompt, n_prompt_done, n_prompt_cached, n_decoded, n_remain;
+    int draft_n, draft_n_accepted, depth;
+    int n_checkpoints;
+} td_slot_info;
+
+/* Never waits for a step. Returns the number of slots; fills at most cap. */
+TD_API int td_slots_get(const td_engine *e, td_slot_info *out, int cap);
+
+typedef struct td_spec_counters { /* since start */
+    uint64_t calls_begin, calls_draft, calls_accept;
+    uint64_t drafts, drafts_accepted, tokens, tokens_accepted; /* generated / accepted */
+    uint64_t accepted_at[TD_MAX_DRAFT];
+    uint64_t ns_begin, ns_draft, ns_accept;
+} td_spec_counters;
+
+typedef struct td_counters { /* since start */
+    uint64_t prompt_tokens, prompt_ns, predicted_tokens, predicted_ns;
+    uint64_t steps, rows, slot_steps;   /* forward passes; rows in them; busy slots summed over them */
+    uint64_t cache_queries, cache_hits; /* prompt tokens asked for; found */
+    int n_processing, n_deferred, n_tokens_max;
+    uint64_t kv_bytes_used, kv_bytes_total, checkpoint_bytes, n_checkpoints;
+    td_spec_counters mtp, ngram, grammar;
+    uint64_t depth_chosen[TD_MAX_DRAFT + 1]; /* rounds by the depth that the policy chose */
+} td_counters;
+
+TD_API void td_counters_get(const td_engine *e, td_counters *out);
+
+/* ---- asynchronous drafting -------------------------------------------------------------------------------------- */
+
+/* One request in flight per slot. From submit to wait the target may append to the slot's cache; every operation that
+ * removes or moves cells waits for the draft first. `last` is the token not yet decoded; its position follows the
+ * slot's cached tokens. For drivers that bring their own loop on a slot no job runs on; the engine uses the same path.
+ */
+TD_API td_status td_draft_submit(td_engine *e, int slot, uint32_t last, int n_steps, td_error *err);
+/* Waits and takes the drafts: [n_steps] ids; TD_ERR_NOT_FOUND when nothing is in flight. */
+TD_API td_status td_draft_wait(td_engine *e, int slot, uint32_t *drafts, int cap, int *n, td_error *err);
+TD_API void td_draft_cancel(td_engine *e, int slot);
+
+/* ---- library-wide ----------------------------------------------------------------------------------------------- */
+
+TD_API const char *td_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
