@@ -1,0 +1,109 @@
+/* Value types of the public interface that the lower layers share: cache types, speculation and sampling settings. */
+#ifndef TANDEM_TYPES_H
+#define TANDEM_TYPES_H
+
+#include "tandem-status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define TD_API __attribute__((visibility("default")))
+#else
+#define TD_API
+#endif
+
+#define TD_MAX_DRAFT  32 /* drafts in one round, whatever the source */
+#define TD_MAX_SLOTS  256
+#define TD_TOKEN_NONE UINT32_MAX
+
+typedef enum td_cache_type {
+    TD_CACHE_AUTO = 0, /* f16 */
+    TD_CACHE_F32,
+    TD_CACHE_F16,
+    TD_CACHE_BF16,
+    TD_CACHE_Q8_0,
+    TD_CACHE_Q4_0,
+    TD_CACHE_TURBO2,
+    TD_CACHE_TURBO3,
+    TD_CACHE_TURBO4,
+    TD_CACHE_TYPE_COUNT
+} td_cache_type;
+
+TD_API const char *td_cache_type_name(td_cache_type type);             /* "q8_0" */
+TD_API bool td_cache_type_parse(const char *name, td_cache_type *out); /* llama.cpp's names */
+
+/* Sources of drafts, a set. */
+enum {
+    TD_SPEC_NONE = 0,
+    TD_SPEC_MTP = 1,    /* the assistant: draft-mtp, mtp, nextn */
+    TD_SPEC_NGRAM = 2,  /* prompt look-up: ngram-simple and its relatives */
+    TD_SPEC_GRAMMAR = 4 /* tokens that a grammar forces; on whenever there is a grammar and speculation is on */
+};
+
+typedef enum td_spec_accept { TD_ACCEPT_SAMPLE, TD_ACCEPT_REJECTION } td_spec_accept;
+
+typedef struct td_spec_params {
+    uint32_t types; /* TD_SPEC_* set; an engine without assistant drops TD_SPEC_MTP */
+    int n_max;      /* drafts per round at most, 0..TD_MAX_DRAFT; default 3 */
+    int n_min;      /* a shorter draft is dropped; default 0 */
+    float p_min;    /* drafting stops below this probability; default 0 */
+    bool fixed;     /* false: the depth policy chooses 0..n_max by measured cost and acceptance */
+    td_spec_accept accept;
+    int ngram_n, ngram_m; /* look-up: length of the match, longest draft; defaults 12 and 48, draft capped by n_max */
+    int skip_streak;      /* 1..32: after so many fruitless rounds one plain step; 0 off */
+} td_spec_params;
+
+typedef struct td_logit_bias {
+    uint32_t token;
+    float bias; /* -INFINITY forbids */
+} td_logit_bias;
+
+typedef enum td_sampler_kind { /* links of the chain, in llama.cpp's default order */
+                               TD_SAMPLER_END = 0,
+                               TD_SAMPLER_PENALTIES,   /* e */
+                               TD_SAMPLER_DRY,         /* d */
+                               TD_SAMPLER_TOP_N_SIGMA, /* s */
+                               TD_SAMPLER_TOP_K,       /* k */
+                               TD_SAMPLER_TYPICAL,     /* y */
+                               TD_SAMPLER_TOP_P,       /* p */
+                               TD_SAMPLER_MIN_P,       /* m */
+                               TD_SAMPLER_XTC,         /* x */
+                               TD_SAMPLER_TEMPERATURE, /* t */
+                               TD_SAMPLER_KIND_COUNT
+} td_sampler_kind;
+
+typedef struct td_sampling {
+    uint8_t chain[16]; /* td_sampler_kind, ended by TD_SAMPLER_END */
+    uint64_t seed;     /* UINT64_MAX: random */
+    float temperature; /* 1.0; <= 0 greedy */
+    float dynatemp_range, dynatemp_exponent;
+    int top_k;         /* 64; <= 0 off */
+    float top_p;       /* 0.95; >= 1 off */
+    float min_p;       /* 0; <= 0 off */
+    float typical_p;   /* 1 */
+    float top_n_sigma; /* -1 off */
+    float xtc_probability, xtc_threshold;
+    int repeat_last_n; /* 64; -1 whole context, 0 off */
+    float repeat_penalty, presence_penalty, frequency_penalty;
+    float dry_multiplier, dry_base;
+    int dry_allowed_length, dry_last_n;
+    const char *const *dry_breakers; /* NULL: \n : " * */
+    int n_dry_breakers;
+    int mirostat; /* 0, 1, 2 */
+    float mirostat_tau, mirostat_eta;
+    float adaptive_target, adaptive_decay; /* target < 0 off */
+    int min_keep;
+    const td_logit_bias *biases;
+    int n_biases;
+    bool ignore_end; /* end tokens are masked */
+} td_sampling;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
