@@ -1,0 +1,53 @@
+/* Constrained output: GBNF and JSON schemas compiled to a pushdown automaton over UTF-8, and token masks from it.
+ *
+ * A td_grammar is immutable, reference-counted and shared; a td_grammar_state belongs to one generation. Compilation
+ * and every step run under budgets (rules, elements, stacks, depth), so that no grammar from a request can hang or
+ * exhaust the server: what does not fit is an error, and an error never means free text. */
+#ifndef TD_TEXT_GRAMMAR_H
+#define TD_TEXT_GRAMMAR_H
+
+#include "vocab.h"
+
+typedef struct td_grammar td_grammar;
+typedef struct td_grammar_state td_grammar_state;
+
+/* GBNF, start rule "root" (or `root`). Token references <[id]>, <text> and !<...> need the vocabulary; it must outlive
+ * the grammar. Errors say line and column; codes TD_ERR_ARGUMENT, TD_ERR_LIMIT, TD_ERR_MEMORY. */
+td_status td_grammar_compile(td_grammar **out, const td_vocab *v, const char *gbnf, size_t n_bytes, const char *root,
+                             td_error *err);
+
+typedef struct td_schema_options {
+    bool strict;      /* an unsupported keyword that would constrain is an error; without it only those are dropped that
+                         llama.cpp drops too */
+    bool fixed_order; /* properties in the schema's order; false: any order */
+} td_schema_options;
+
+/* JSON text of a schema -> GBNF text, for inspection or to be embedded; `prefix` names its rules ("" : root). */
+struct td_buf;
+td_status td_grammar_from_schema(struct td_buf *gbnf, const char *schema, size_t n_bytes,
+                                 const td_schema_options *options, td_error *err);
+/* Both steps. */
+td_status td_grammar_compile_schema(td_grammar **out, const td_vocab *v, const char *schema, size_t n_bytes,
+                                    const td_schema_options *options, td_error *err);
+td_grammar *td_grammar_ref(td_grammar *g);
+void td_grammar_unref(td_grammar *g); /* NULL is fine */
+
+td_status td_grammar_state_create(td_grammar_state **out, td_grammar *g, td_error *err);
+td_status td_grammar_state_clone(td_grammar_state **out, const td_grammar_state *s, td_error *err);
+/* dst becomes src without allocation beyond dst's growth: the cheap snapshot of a speculative round. */
+td_status td_grammar_state_copy(td_grammar_state *dst, const td_grammar_state *src, td_error *err);
+void td_grammar_state_destroy(td_grammar_state *s);
+
+/* May the token come next? End tokens are allowed exactly when the grammar is complete. */
+bool td_grammar_allows(const td_grammar_state *s, uint32_t token);
+/* bits[(n_vocab + 63) / 64]: bit set = allowed. TD_ERR_LIMIT when the step budget is used up (then nothing is set). */
+td_status td_grammar_mask(const td_grammar_state *s, uint64_t *bits, td_error *err);
+/* Advances over a token. TD_ERR_ARGUMENT when it is not allowed: the state is then unchanged. */
+td_status td_grammar_accept(td_grammar_state *s, uint32_t token, td_error *err);
+/* Tokens that must come next because the text has only one continuation: at most `cap` ids, 0 when there is a choice.
+ * They are the tokenisation of the forced text, all but its last token where a longer one could still win. */
+size_t td_grammar_forced(const td_grammar_state *s, uint32_t *out, size_t cap);
+bool td_grammar_complete(const td_grammar_state *s); /* the text so far is a whole sentence */
+bool td_grammar_finished(const td_grammar_state *s); /* complete, and nothing but an end may follow */
+
+#endif
