@@ -1,0 +1,11 @@
+/* The commands of the program, in the order help lists them: X(name, summary). Each is td_cmd_NAME in cmd_NAME.c. */
+#ifndef TD_CLI_COMMANDS_H
+#define TD_CLI_COMMANDS_H
+
+#define TD_COMMAND_LIST(X) X(inspect, "what a GGUF holds, whether it is sound, whether an assistant fits a target")
+
+#define TD_COMMAND_DECLARE(name, summary) int td_cmd_##name(int argc, char **argv);
+TD_COMMAND_LIST(TD_COMMAND_DECLARE)
+#undef TD_COMMAND_DECLARE
+
+#endif
