@@ -19,6 +19,7 @@
 
 typedef struct td_gguf td_gguf;
 typedef struct td_kv td_kv;
+struct td_kv_options;
 typedef struct td_model td_model;
 typedef struct td_drafter td_drafter;
 typedef struct td_workspace td_workspace;
@@ -29,7 +30,8 @@ typedef struct td_model_options {
     const char *path; /* the GGUF file, or the first of a split one */
     td_pool *pool;    /* packs in parallel; NULL: on the calling thread */
     bool no_pack;     /* compute from the mapped file's own layout: slower, starts at once, no memory of its own */
-    const char *pack_cache;  /* NULL: none; else the file of the packed copy, "" for `path` + ".tdpack" */
+    const char *pack_cache;  /* NULL: none; "": packed copy beside the model (path + ".tdpack"); else a directory */
+    bool check_tensors;      /* look for NaN and infinities in every matrix */
     td_progress_fn progress; /* NULL: none; `done` and `total` in bytes */
     void *progress_user;
 } td_model_options;
@@ -79,6 +81,10 @@ const td_gguf *td_drafter_gguf(const td_drafter *d);
 bool td_drafter_is_ordered(const td_drafter *d);
 td_model_memory td_drafter_memory_use(const td_drafter *d);
 
+/* The cache of this model: fills n_layer, layer and window of `options` (kept otherwise as the caller set it) and calls
+ * td_kv_create. */
+td_status td_model_kv_create(td_kv **out, const td_model *m, struct td_kv_options *options, td_error *err);
+
 /* Whether the assistant of `a` fits the target of `t` (both open files, nothing packed): `tandem inspect -md`. */
 td_attach_code td_attach_check(const td_gguf *t, const td_gguf *a, td_error *err);
 
@@ -89,12 +95,11 @@ typedef struct td_workspace_options {
     int max_out;    /* rows of one step with TD_ROW_LOGITS: n_vocab floats each */
     int max_hidden; /* rows of one step with TD_ROW_HIDDEN (0: as max_rows): d_model floats each */
     int max_slots;  /* drafting rows of one td_drafter_forward */
-    int n_ctx;      /* largest position + 1 */
 } td_workspace_options;
 
 /* `drafter` may be NULL. `pool` gives the number of threads it is made for. */
-td_status td_workspace_create(td_workspace **out, const td_model *m, const td_drafter *drafter, const td_kv *kv,
-                              const td_pool *pool, const td_workspace_options *options, td_error *err);
+td_status td_workspace_create(td_workspace **out, const td_model *m, const td_drafter *drafter, const td_pool *pool,
+                              const td_workspace_options *options, td_error *err);
 void td_workspace_free(td_workspace *w);
 uint64_t td_workspace_bytes(const td_workspace *w);
 
@@ -121,8 +126,9 @@ typedef struct td_step {
     int n_rows;
 } td_step;
 
-/* Computes the step and stores its keys and values. Fails (before anything is stored) on a row whose token, position,
- * slot or count is out of range, or when the cache has no page left. */
+/* Computes the step, stores its keys and values and counts them as part of their slots (td_kv_reserve before,
+ * td_kv_commit after). Fails, with no slot longer than before, on a row whose token, position, slot or count is out of
+ * range, or when the cache has no page left. */
 td_status td_target_forward(const td_model *m, td_kv *kv, const td_step *step, td_workspace *w, td_pool *pool,
                             td_error *err);
 
