@@ -1,0 +1,213 @@
+/* The thread pool. Three words carry the team: `start` counts runs, `phase` counts barriers, `running` counts the
+ * workers still inside a run. A thread that waits for a word to change spins for a while, because the stages of a step
+ * are microseconds apart, and then sleeps on it with a futex, because a server may be idle for hours.
+ *
+ * Lost wake-ups: a sleeper first adds itself to the word's count of sleepers and then sleeps only if the word still has
+ * the old value; a waker first changes the word and then looks at the count. Both orders are sequentially consistent,
+ * so one of the two sees the other. tests/base/test_pool.c hammers this under ThreadSanitizer. */
+#define _GNU_SOURCE
+#include "pool.h"
+
+#include "checked.h"
+#include "clock.h"
+#include "cpu.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Longer than the gap between two stages, far shorter than what a person or another process would notice. */
+enum { SPIN_NS = 50000, MAX_THREADS = 1024 };
+
+/* Each word has a cache line of its own (two, for the pair prefetcher): waiters read it without disturbing others. */
+typedef struct wait_word {
+    _Alignas(128) _Atomic uint32_t value;
+    _Atomic uint32_t sleepers;
+} wait_word;
+
+typedef struct worker {
+    td_pool *pool;
+    pthread_t thread;
+    int ith;
+} worker;
+
+struct td_pool {
+    wait_word start, phase, running;
+    _Alignas(128) _Atomic uint32_t arrived;
+    _Alignas(128) _Atomic int64_t taken;
+    _Alignas(128) td_pool_fn fn;
+    void *arg;
+    bool stop;
+    int n_threads;
+    uint32_t spin_ns;
+    worker *workers; /* [n_threads], the first is the caller and has no thread */
+    int n_started;
+    uint64_t n_barriers; /* written by the last to arrive, inside the barrier */
+};
+
+static inline void cpu_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t old) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+}
+
+static void futex_wake_all(_Atomic uint32_t *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+/* Returns when the word no longer has the value `old`. */
+static void wait_change(wait_word *w, uint32_t old, uint32_t spin_ns) {
+    int64_t end = 0;
+    for (;;) {
+        for (int i = 0; i < 64; i++) {
+            if (atomic_load_explicit(&w->value, memory_order_acquire) != old) return;
+            cpu_relax();
+        }
+        int64_t now = td_clock_ns();
+        if (end == 0) end = now + spin_ns;
+        if (now >= end) break;
+    }
+    atomic_fetch_add(&w->sleepers, 1);
+    while (atomic_load(&w->value) == old) futex_wait(&w->value, old);
+    atomic_fetch_sub(&w->sleepers, 1);
+}
+
+static void wake_changed(wait_word *w) {
+    if (atomic_load(&w->sleepers) != 0) futex_wake_all(&w->value);
+}
+
+static void *worker_main(void *arg) {
+    worker *me = arg;
+    td_pool *p = me->pool;
+    for (uint32_t seen = 0;; seen++) {
+        wait_change(&p->start, seen, p->spin_ns);
+        if (p->stop) return NULL;
+        p->fn(p->arg, me->ith, p->n_threads);
+        if (atomic_fetch_sub(&p->running.value, 1) == 1) wake_changed(&p->running);
+    }
+}
+
+/* Worker i runs on the i-th allowed processor. The caller's thread is not ours to pin. */
+static void pin_worker(const worker *w) {
+    cpu_set_t allowed, one;
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) == 0) return;
+    int skip = w->ith % CPU_COUNT(&allowed);
+    for (size_t i = 0; i < CPU_SETSIZE; i++) {
+        if (!CPU_ISSET(i, &allowed) || skip-- > 0) continue;
+        CPU_ZERO(&one);
+        CPU_SET(i, &one);
+        (void)pthread_setaffinity_np(w->thread, sizeof one, &one);
+        return;
+    }
+}
+
+static int allowed_processors(void) {
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    return sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+}
+
+td_status td_pool_create(td_pool **out, const td_pool_options *options, td_error *err) {
+    *out = NULL;
+    int n = options->n_threads > 0 ? options->n_threads : td_cpu_default_threads();
+    if (n > MAX_THREADS)
+        return td_fail(err, TD_ERR_LIMIT, TD_NO_OFFSET, "%d threads asked for, at most %d are possible", n,
+                       MAX_THREADS);
+    td_pool *p = NULL;
+    if (posix_memalign((void **)&p, 128, sizeof *p) != 0) return td_fail_errno(err, ENOMEM, "thread pool");
+    *p = (td_pool){.n_threads = n, .spin_ns = options->spin_ns != 0 ? options->spin_ns : SPIN_NS, .n_started = 1};
+    /* With more threads than processors a spinning thread holds up the one it waits for. */
+    if (n > allowed_processors()) p->spin_ns = 0;
+    p->workers = td_calloc((size_t)n, sizeof *p->workers);
+    if (p->workers == NULL) {
+        free(p);
+        return td_fail_errno(err, ENOMEM, "thread pool");
+    }
+    for (int i = 1; i < n; i++) {
+        p->workers[i] = (worker){.pool = p, .ith = i};
+        int code = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
+        if (code != 0) {
+            td_pool_destroy(p);
+            return td_fail_errno(err, code, "starting thread %d of %d", i + 1, n);
+        }
+        p->n_started++;
+        if (options->pin) pin_worker(&p->workers[i]);
+    }
+    *out = p;
+    return TD_OK;
+}
+
+void td_pool_destroy(td_pool *p) {
+    if (p == NULL) return;
+    p->stop = true;
+    atomic_fetch_add(&p->start.value, 1);
+    wake_changed(&p->start);
+    for (int i = 1; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
+    free(p->workers);
+    free(p);
+}
+
+int td_pool_size(const td_pool *p) {
+    return p->n_threads;
+}
+
+void td_pool_run(td_pool *p, td_pool_fn fn, void *arg) {
+    atomic_store_explicit(&p->taken, 0, memory_order_relaxed);
+    if (p->n_threads == 1) {
+        fn(arg, 0, 1);
+        return;
+    }
+    p->fn = fn;
+    p->arg = arg;
+    atomic_store(&p->running.value, (uint32_t)p->n_threads - 1);
+    atomic_fetch_add(&p->start.value, 1);
+    wake_changed(&p->start);
+    fn(arg, 0, p->n_threads);
+    for (uint32_t left; (left = atomic_load(&p->running.value)) != 0;) wait_change(&p->running, left, p->spin_ns);
+}
+
+void td_pool_barrier(td_pool *p, int ith) {
+    (void)ith;
+    if (p->n_threads == 1) {
+        atomic_store_explicit(&p->taken, 0, memory_order_relaxed);
+        p->n_barriers++;
+        return;
+    }
+    uint32_t phase = atomic_load_explicit(&p->phase.value, memory_order_acquire);
+    if (atomic_fetch_add(&p->arrived, 1) + 1 < (uint32_t)p->n_threads) {
+        wait_change(&p->phase, phase, p->spin_ns);
+        return;
+    }
+    atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->taken, 0, memory_order_relaxed);
+    p->n_barriers++;
+    atomic_fetch_add(&p->phase.value, 1);
+    wake_changed(&p->phase);
+}
+
+bool td_pool_take(td_pool *p, int64_t n, int64_t grain, int64_t *begin, int64_t *end) {
+    /* The check first keeps the counter from growing while threads poll a finished stage. */
+    if (atomic_load_explicit(&p->taken, memory_order_relaxed) >= n) return false;
+    int64_t b = atomic_fetch_add_explicit(&p->taken, grain, memory_order_relaxed);
+    if (b >= n) return false;
+    *begin = b;
+    *end = n - b < grain ? n : b + grain;
+    return true;
+}
+
+uint64_t td_pool_barriers(const td_pool *p) {
+    return p->n_barriers;
+}
