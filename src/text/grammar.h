@@ -6,6 +6,7 @@
 #ifndef TD_TEXT_GRAMMAR_H
 #define TD_TEXT_GRAMMAR_H
 
+#include "buf.h"
 #include "vocab.h"
 
 typedef struct td_grammar td_grammar;
@@ -23,9 +24,9 @@ typedef struct td_schema_options {
 } td_schema_options;
 
 /* JSON text of a schema -> GBNF text, for inspection or to be embedded; `prefix` names its rules ("" : root). */
-struct td_buf;
-td_status td_grammar_from_schema(struct td_buf *gbnf, const char *schema, size_t n_bytes,
-                                 const td_schema_options *options, td_error *err);
+
+td_status td_grammar_from_schema(td_buf *gbnf, const char *schema, size_t n_bytes, const td_schema_options *options,
+                                 td_error *err);
 /* Both steps. */
 td_status td_grammar_compile_schema(td_grammar **out, const td_vocab *v, const char *schema, size_t n_bytes,
                                     const td_schema_options *options, td_error *err);
