@@ -1,0 +1,148 @@
+/* Depth policy: see policy.h. All estimates are exponential averages; a new machine or model needs a few steps. */
+#include "policy.h"
+
+#include <string.h>
+
+/* Before anything is measured an extra row is taken to cost this share of the first one: low enough that depths are
+ * tried, after which the measurement decides. */
+#define PRIOR_ROW_COST   0.03
+#define PRIOR_DRAFT_COST 0.03 /* of T(1), for one drafter pass */
+#define PRIOR_ACCEPT     0.70f
+#define PRIOR_WEIGHT     2.0f
+#define FORGET           0.92f /* per observation: about 12 rounds of memory */
+#define TIME_RATE        0.10
+#define PROBE_FIRST      8
+#define PROBE_LAST       128
+#define MARGIN           1.02 /* a deeper plan must promise this much more: measurement noise is not a gain */
+
+void td_policy_init(td_policy *p) {
+    memset(p, 0, sizeof *p);
+    for (int i = 0; i < TD_MAX_DRAFT; i++) {
+        p->all.accept[i] = PRIOR_ACCEPT;
+        p->all.weight[i] = PRIOR_WEIGHT;
+    }
+}
+
+void td_policy_slot_reset(const td_policy *p, td_policy_slot *s) {
+    *s = (td_policy_slot){.probe_every = PROBE_FIRST};
+    for (int i = 0; i < TD_MAX_DRAFT; i++) {
+        s->accept[i] = p->all.accept[i];
+        s->weight[i] = PRIOR_WEIGHT;
+    }
+}
+
+/* The measured point nearest below and above, joined by a line; one point alone is extended by the prior slope. */
+double td_policy_step_ns(const td_policy *p, int rows) {
+    int n = rows < TD_POLICY_ROWS ? rows : TD_POLICY_ROWS;
+    if (n < 1) n = 1;
+    int lo = n, hi = n + 1;
+    while (lo >= 1 && p->t_ns[lo] <= 0) lo--;
+    while (hi <= TD_POLICY_ROWS && p->t_ns[hi] <= 0) hi++;
+    double t = 0;
+    if (lo == n)
+        t = p->t_ns[n];
+    else if (lo >= 1 && hi <= TD_POLICY_ROWS)
+        t = p->t_ns[lo] + (p->t_ns[hi] - p->t_ns[lo]) * (n - lo) / (hi - lo);
+    else if (lo >= 1)
+        t = p->t_ns[lo] * (1 + PRIOR_ROW_COST * (n - lo));
+    else if (hi <= TD_POLICY_ROWS)
+        t = p->t_ns[hi] / (1 + PRIOR_ROW_COST * (hi - n));
+    if (rows > n) t += t / n * (rows - n);
+    return t;
+}
+
+static double draft_ns(const td_policy *p, int slots) {
+    if (slots < 1) return 0;
+    if (slots > TD_MAX_SLOTS) slots = TD_MAX_SLOTS;
+    if (p->d_ns[slots] > 0) return p->d_ns[slots];
+    for (int d = 1; d < TD_MAX_SLOTS; d++) {
+        if (slots - d >= 1 && p->d_ns[slots - d] > 0) return p->d_ns[slots - d] * slots / (slots - d);
+        if (slots + d <= TD_MAX_SLOTS && p->d_ns[slots + d] > 0) return p->d_ns[slots + d];
+    }
+    return PRIOR_DRAFT_COST * td_policy_step_ns(p, 1);
+}
+
+static bool probe_due(const td_policy_slot *s) {
+    return s->idle_rounds >= s->probe_every;
+}
+
+/* Cost of drafting so that drafting[i] slots take part in chain step i. */
+static double chain_ns(const td_policy *p, const int *drafting, int depth) {
+    double t = 0;
+    for (int i = 0; i < depth; i++) t += draft_ns(p, drafting[i]);
+    return t;
+}
+
+void td_policy_plan(const td_policy *p, td_policy_ask *asks, int n, int n_other) {
+    double reach[TD_MAX_SLOTS]; /* probability that the next draft of the slot would be accepted */
+    int drafting[TD_MAX_DRAFT] = {0}, depth[TD_MAX_SLOTS] = {0};
+    if (n > TD_MAX_SLOTS) n = TD_MAX_SLOTS;
+    for (int i = 0; i < n; i++) {
+        asks[i].depth = 0;
+        reach[i] = (double)asks[i].slot->accept[0];
+    }
+    int rows = n + n_other, deepest = 0;
+    double tokens = n, best = tokens / (td_policy_step_ns(p, rows) + 1e-9);
+    for (;;) {
+        int pick = -1;
+        for (int i = 0; i < n; i++)
+            if (depth[i] < asks[i].n_max && depth[i] < TD_MAX_DRAFT && (pick < 0 || reach[i] > reach[pick])) pick = i;
+        if (pick < 0 || reach[pick] < 1e-3) break;
+        drafting[depth[pick]]++;
+        depth[pick]++;
+        if (depth[pick] > deepest) deepest = depth[pick];
+        tokens += reach[pick];
+        rows++;
+        if (depth[pick] < TD_MAX_DRAFT) reach[pick] *= (double)asks[pick].slot->accept[depth[pick]];
+        double rate = tokens / (td_policy_step_ns(p, rows) + chain_ns(p, drafting, deepest) + 1e-9);
+        if (rate > best * MARGIN || (rate > best && deepest > 1)) {
+            best = rate;
+            for (int i = 0; i < n; i++) asks[i].depth = depth[i];
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        if (asks[i].depth > 0) {
+            asks[i].slot->idle_rounds = 0;
+            continue;
+        }
+        asks[i].slot->idle_rounds++;
+        if (asks[i].n_max > 0 && probe_due(asks[i].slot)) {
+            asks[i].depth = 1;
+            asks[i].slot->idle_rounds = 0;
+        }
+    }
+}
+
+static void average(double *value, double sample) {
+    if (*value <= 0) {
+        *value = sample;
+        return;
+    }
+    /* A step that was preempted says little about the machine: outliers count as twice the average at most. */
+    if (sample > 2 * *value) sample = 2 * *value;
+    *value += TIME_RATE * (sample - *value);
+}
+
+void td_policy_saw_step(td_policy *p, int rows, int64_t t_ns) {
+    if (rows >= 1 && rows <= TD_POLICY_ROWS && t_ns > 0) average(&p->t_ns[rows], (double)t_ns);
+}
+
+void td_policy_saw_draft(td_policy *p, int slots, int64_t t_ns) {
+    if (slots >= 1 && slots <= TD_MAX_SLOTS && t_ns > 0) average(&p->d_ns[slots], (double)t_ns);
+}
+
+static void observe(td_policy_slot *s, int i, bool accepted, float forget) {
+    s->weight[i] = s->weight[i] * forget + 1;
+    s->accept[i] += ((accepted ? 1.0f : 0.0f) - s->accept[i]) / s->weight[i];
+}
+
+void td_policy_saw_accept(td_policy *p, td_policy_slot *s, int drafted, int accepted) {
+    for (int i = 0; i < drafted && i <= accepted && i < TD_MAX_DRAFT; i++) {
+        observe(s, i, i < accepted, FORGET);
+        observe(&p->all, i, i < accepted, 0.99f);
+    }
+    if (accepted > 0)
+        s->probe_every = PROBE_FIRST;
+    else if (drafted == 1 && s->probe_every < PROBE_LAST)
+        s->probe_every *= 2;
+}

@@ -1,0 +1,48 @@
+/* How many tokens to draft, for every slot of a step at once.
+ *
+ * Measured while running: T(rows), the time of a forward pass by its number of rows; D(m), the time of one drafter
+ * pass for m slots; and for every slot how often its i-th draft is accepted when the i-1 before it were. The plan is
+ * the set of depths with the largest expected tokens per second, zero included: drafts are added one at a time, the
+ * most probable first, as long as the rate rises. A slot at depth zero is probed now and then, ever more seldom while
+ * probes fail, so that a text that becomes predictable is noticed at a cost below one percent. */
+#ifndef TD_SPEC_POLICY_H
+#define TD_SPEC_POLICY_H
+
+#include "../../include/tandem-types.h"
+
+#define TD_POLICY_ROWS 96 /* T is kept per row count up to here and extended linearly beyond */
+
+typedef struct td_policy_slot { /* acceptance of one slot; zeroed by td_policy_slot_reset */
+    float accept[TD_MAX_DRAFT]; /* estimate of P(draft i accepted | those before it were) */
+    float weight[TD_MAX_DRAFT]; /* observations behind it, forgotten exponentially */
+    int idle_rounds;            /* since the last draft of this slot */
+    int probe_every;            /* rounds between probes at depth zero */
+} td_policy_slot;
+
+typedef struct td_policy {
+    double t_ns[TD_POLICY_ROWS + 1]; /* [rows], 0: not measured */
+    double d_ns[TD_MAX_SLOTS + 1];   /* [drafting slots], 0: not measured */
+    td_policy_slot all;              /* over all slots: where a new slot starts */
+} td_policy;
+
+typedef struct td_policy_ask {
+    td_policy_slot *slot;
+    int n_max; /* drafts this slot may have: request, budget and context considered */
+    int depth; /* out */
+} td_policy_ask;
+
+void td_policy_init(td_policy *p);
+void td_policy_slot_reset(const td_policy *p, td_policy_slot *s);
+
+/* Chooses depths for `n` generating slots; `n_other` rows (prompt chunks, slots without drafts) share the pass. */
+void td_policy_plan(const td_policy *p, td_policy_ask *asks, int n, int n_other);
+
+/* After a forward pass of `rows` rows, without prompt rows; after a drafter pass for `slots` slots. */
+void td_policy_saw_step(td_policy *p, int rows, int64_t t_ns);
+void td_policy_saw_draft(td_policy *p, int slots, int64_t t_ns);
+/* After acceptance: `drafted` were proposed by the assistant, the first `accepted` of them stood. */
+void td_policy_saw_accept(td_policy *p, td_policy_slot *s, int drafted, int accepted);
+
+double td_policy_step_ns(const td_policy *p, int rows); /* measured or estimated; 0 before any measurement */
+
+#endif
