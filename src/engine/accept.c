@@ -1,0 +1,270 @@
+/* Acceptance: from the rows of a forward pass to the tokens a slot emits.
+ *
+ * Row 0 is `last`, row i the i-th draft; each row's sample is a genuine draw of the target with the job's complete
+ * sampler. Drafts are kept while they equal the sample; the first sample that differs, or the one after the last
+ * draft, is the next `last`. The cache is cut back to the accepted rows, and the hidden row of the last accepted one is
+ * kept for the assistant (tests/identity: text with and without drafts is the same). */
+#include "engine.h"
+
+#include "../base/clock.h"
+#include "../base/log.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct emission { /* one round */
+    uint32_t tokens[TD_MAX_DRAFT + 1];
+    uint8_t drafted[TD_MAX_DRAFT + 1];
+    td_prob *probs; /* [TD_MAX_DRAFT + 1][n_probs + 1], NULL without */
+    int n;
+    int n_accepted;
+    td_finish finish;
+    td_error error;
+} emission;
+
+typedef struct constraint { /* the grammar, as the sampler asks for it */
+    td_engine *e;
+    td_job *j;
+    td_error error;
+} constraint;
+
+static bool allowed(void *user, uint32_t token) {
+    const constraint *c = user;
+    return td_grammar_allows(c->j->grammar, token);
+}
+
+static const uint64_t *mask(void *user) {
+    constraint *c = user;
+    size_t n_words = ((size_t)c->e->info.n_vocab + 63) / 64;
+    if (td_grammar_mask(c->j->grammar, c->e->mask, &c->error)) memset(c->e->mask, 0, n_words * sizeof *c->e->mask);
+    return c->e->mask;
+}
+
+/* ---- log-probabilities ---- */
+
+static int by_logprob(const void *a, const void *b) {
+    const td_prob *x = a, *y = b;
+    if (x->logprob != y->logprob) return x->logprob > y->logprob ? -1 : 1;
+    return x->token < y->token ? -1 : x->token > y->token;
+}
+
+/* Raw: log-softmax of the row (bias included). out[0] is filled by the caller once the token is known. */
+static double log_sum(const float *logits, int n_vocab) {
+    float m = -INFINITY;
+    for (int i = 0; i < n_vocab; i++) m = logits[i] > m ? logits[i] : m;
+    double sum = 0;
+    for (int i = 0; i < n_vocab; i++) sum += exp((double)(logits[i] - m));
+    return (double)m + log(sum);
+}
+
+static void best(const float *logits, int n_vocab, double lse, td_prob *out, int n) {
+    int have = 0;
+    for (int id = 0; id < n_vocab; id++) {
+        float lp = (float)((double)logits[id] - lse);
+        if (have == n && lp <= out[n - 1].logprob) continue;
+        int at = have < n ? have++ : n - 1;
+        while (at > 0 && out[at - 1].logprob < lp) {
+            out[at] = out[at - 1];
+            at--;
+        }
+        out[at] = (td_prob){(uint32_t)id, lp};
+    }
+}
+
+/* ---- one row ---- */
+
+/* Draws from row `row` of the step; fills the row's probabilities when the job asks for them. */
+static uint32_t draw(td_engine *e, td_slot *s, int row, td_prob *probs, td_error *err) {
+    td_job *j = s->job;
+    float *logits = td_workspace_logits_mut(e->work, row);
+    if (!logits) return (uint32_t)td_workspace_argmax(e->work, row, NULL);
+    td_sampler_bias(j->sampler, logits);
+    int n_probs = j->params.n_probs;
+    double lse = 0;
+    float *raw = NULL;
+    bool post = j->params.post_sampling_probs;
+    if (n_probs > 0 && !post) {
+        lse = log_sum(logits, e->info.n_vocab);
+        best(logits, e->info.n_vocab, lse, probs + 1, n_probs);
+        raw = e->raw_row;
+        memcpy(raw, logits, (size_t)e->info.n_vocab * sizeof *raw);
+    }
+    constraint c = {.e = e, .j = j};
+    td_sampler_constraint use = {allowed, mask, &c};
+    uint32_t token = td_sampler_draw(j->sampler, &e->scratch, logits, j->grammar ? &use : NULL);
+    if (token == TD_TOKEN_NONE) {
+        *err = c.error.code ? c.error
+                            : (td_error){TD_ERR_ARGUMENT, TD_NO_OFFSET, "no token is possible: everything is masked"};
+        return token;
+    }
+    if (raw) probs[0] = (td_prob){token, (float)((double)raw[token] - lse)};
+    if (n_probs > 0 && post) td_sampler_last_probs(&e->scratch, token, probs, n_probs);
+    return token;
+}
+
+/* The token is final: history, grammar, text. False when the round ends here. */
+static bool emit(td_engine *e, td_slot *s, emission *m, uint32_t token, bool drafted) {
+    td_job *j = s->job;
+    m->tokens[m->n] = token;
+    m->drafted[m->n++] = drafted;
+    s->n_decoded++;
+    td_sampler_accept(j->sampler, token);
+    bool end = td_vocab_is_end(e->vocab, token);
+    if (j->grammar && !end && td_grammar_accept(j->grammar, token, &m->error)) {
+        m->finish = TD_FINISH_ERROR;
+        return false;
+    }
+    if (end) {
+        m->finish = TD_FINISH_END;
+        return false;
+    }
+    bool failed = false;
+    if (td_stream_push(&j->stream, token, &failed)) m->finish = TD_FINISH_STOP;
+    if (failed) {
+        m->error = (td_error){TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for the text"};
+        m->finish = TD_FINISH_ERROR;
+    }
+    if (m->finish == TD_FINISH_NONE && j->params.n_predict >= 0 && s->n_decoded >= j->params.n_predict)
+        m->finish = TD_FINISH_LENGTH;
+    return m->finish == TD_FINISH_NONE;
+}
+
+/* Rejection: the draft against the target's distribution; true when it stands, else *token is the replacement. */
+static bool judge(td_engine *e, td_slot *s, int i, uint32_t *token, td_error *err) {
+    td_job *j = s->job;
+    float *logits = td_workspace_logits_mut(e->work, s->row + i);
+    td_sampler_bias(j->sampler, logits);
+    const uint64_t *bits = NULL;
+    constraint c = {.e = e, .j = j};
+    if (j->grammar) bits = mask(&c);
+    int n = td_sampler_distribution(j->sampler, &e->scratch, logits, bits);
+    if (n == 0) {
+        *err = (td_error){TD_ERR_ARGUMENT, TD_NO_OFFSET, "no token is possible: everything is masked"};
+        *token = TD_TOKEN_NONE;
+        return false;
+    }
+    double u1 = td_sampler_uniform(j->sampler), u2 = td_sampler_uniform(j->sampler);
+    for (int k = 0; k < n; k++)
+        e->p_row[k] = (td_spec_prob){e->scratch.cands[k].id, e->scratch.cands[k].p};
+    td_spec_prob one = {s->draft.tokens[i], 1.0f};
+    const td_spec_prob *q = s->draft.q[i] ? s->draft.q[i] : &one;
+    int n_q = s->draft.q[i] ? s->draft.n_q[i] : 1;
+    *token = s->draft.tokens[i];
+    return td_accept_reject(e->p_row, n, q, n_q, s->draft.tokens[i], u1, u2, token);
+}
+
+static bool uses_rejection(const td_slot *s) {
+    return s->spec.accept == TD_ACCEPT_REJECTION && s->draft.n > 0 && !td_sampler_is_argmax(s->job->sampler) &&
+           s->job->params.n_probs == 0;
+}
+
+static void rows_to_tokens(td_engine *e, td_slot *s, emission *m) {
+    bool rejection = uses_rejection(s);
+    int n_row = s->job->params.n_probs + 1;
+    for (int i = 0; i < s->n_rows; i++) {
+        uint32_t token = TD_TOKEN_NONE;
+        bool stands = false;
+        td_prob *probs = m->probs ? m->probs + (size_t)i * (size_t)n_row : NULL;
+        if (rejection && i < s->draft.n) {
+            stands = judge(e, s, i, &token, &m->error);
+        } else {
+            token = draw(e, s, s->row + i, probs, &m->error);
+            stands = i < s->draft.n && token == s->draft.tokens[i];
+        }
+        if (token == TD_TOKEN_NONE) {
+            m->finish = TD_FINISH_ERROR;
+            return;
+        }
+        m->n_accepted += stands;
+        if (!emit(e, s, m, token, stands) || !stands) return;
+    }
+}
+
+/* ---- bookkeeping after the round ---- */
+
+static void count(td_engine *e, td_slot *s, const emission *m, int64_t t_ns) {
+    td_draft_set *d = &s->draft;
+    if (d->n == 0) return;
+    td_timings *t = &s->job->now.timings;
+    t->draft_n += d->n;
+    t->draft_n_accepted += m->n_accepted;
+    t->draft_rounds++;
+    t->verify_ms += (double)t_ns * 1e-6;
+    for (int i = 0; i < m->n_accepted; i++) t->accepted_at[i]++;
+    td_spec_counters *c = d->source == TD_DRAFT_MTP     ? &e->counters.mtp
+                          : d->source == TD_DRAFT_NGRAM ? &e->counters.ngram
+                                                        : &e->counters.grammar;
+    c->calls_accept++;
+    c->drafts++;
+    c->drafts_accepted += m->n_accepted > 0;
+    c->tokens += (uint64_t)d->n;
+    c->tokens_accepted += (uint64_t)m->n_accepted;
+    for (int i = 0; i < m->n_accepted; i++) c->accepted_at[i]++;
+    if (d->source == TD_DRAFT_MTP) {
+        td_policy_saw_accept(&e->policy, &s->policy, d->n, m->n_accepted);
+        td_trace_accepted(e->trace, s->iter, s->id, m->n_accepted, d->n);
+    }
+    s->iter++;
+}
+
+static void keep(td_engine *e, td_slot *s, const emission *m) {
+    /* Cached now: `last` and the accepted drafts that were emitted and are not the new `last`. */
+    int n_new = m->n < s->n_rows ? m->n : s->n_rows;
+    s->tokens[s->n_tokens++] = s->last;
+    for (int i = 1; i < n_new; i++) s->tokens[s->n_tokens++] = m->tokens[i - 1];
+    td_kv_truncate(e->kv, s->id, s->n_tokens);
+    s->last = m->tokens[m->n - 1];
+    s->h_idx = n_new - 1;
+    const float *h = td_workspace_hidden(e->work, s->row + n_new - 1);
+    s->has_h = h != NULL;
+    if (h) memcpy(s->h_prev, h, (size_t)e->info.d_model * sizeof *h);
+}
+
+static td_finish limits(td_engine *e, const td_slot *s) {
+    const td_job *j = s->job;
+    if (s->n_tokens + 1 >= e->info.n_ctx && !e->params.context_shift) return TD_FINISH_CONTEXT;
+    if (j->params.max_ms > 0 && td_clock_ns() - s->t_first_ns > j->params.max_ms * 1000000) return TD_FINISH_TIME;
+    return TD_FINISH_NONE;
+}
+
+void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns) {
+    td_job *j = s->job;
+    emission m = {.probs = j->params.n_probs > 0 ? e->probs : NULL};
+    if (m.probs && !td_engine_reserve_probs(e, j->params.n_probs, &m.probs)) {
+        m.error = (td_error){TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for probabilities"};
+        td_slot_release(e, s, TD_FINISH_ERROR, &m.error);
+        return;
+    }
+    int64_t now = td_clock_ns();
+    bool first = s->phase == TD_SLOT_PROMPT;
+    if (first) {
+        s->draft.n = 0;
+        s->t_first_ns = now;
+        j->now.timings.ttft_ms = (double)(now - j->t_submit_ns) * 1e-6;
+    }
+    rows_to_tokens(e, s, &m);
+    if (m.finish == TD_FINISH_ERROR) {
+        td_slot_release(e, s, m.finish, &m.error);
+        return;
+    }
+    if (first) { /* the prompt's rows are in the cache already; its last row made the token */
+        s->last = m.tokens[0];
+        const float *h = td_workspace_hidden(e->work, s->row);
+        s->has_h = h != NULL;
+        s->h_idx = -1;
+        if (h) memcpy(s->h_prev, h, (size_t)e->info.d_model * sizeof *h);
+        s->phase = TD_SLOT_GENERATE;
+    } else {
+        count(e, s, &m, step_ns);
+        keep(e, s, &m);
+    }
+    if (m.finish == TD_FINISH_NONE) m.finish = limits(e, s);
+    td_timings *t = &j->now.timings;
+    t->predicted_n = s->n_decoded;
+    t->predicted_ms = (double)(now - s->t_first_ns) * 1e-6;
+    e->counters.predicted_tokens += (uint64_t)m.n;
+    int n_visible = m.n;
+    td_job_deliver(j, m.tokens, m.drafted, m.probs, n_visible, td_stream_ready(&j->stream, m.finish != TD_FINISH_NONE));
+    if (m.finish != TD_FINISH_NONE) td_slot_release(e, s, m.finish, NULL);
+}

@@ -1,0 +1,180 @@
+/* The engine's own state: slots, jobs, and the thread that steps them.
+ *
+ * One thread (engine.c) owns the model, the cache, the slots and everything reached from them. Other threads touch
+ * only what is under `lock` (the queue of jobs, commands, published figures) and a job's own mailbox (job.c). A step
+ * (step.c) is: drafts for every generating slot (draft.c), one batch of all slots' rows (batch.c), one forward pass,
+ * acceptance, delivery. */
+#ifndef TD_ENGINE_ENGINE_H
+#define TD_ENGINE_ENGINE_H
+
+#include "../../include/tandem.h"
+#include "../base/pool.h"
+#include "../kv/kv.h"
+#include "../model/model.h"
+#include "../spec/accept.h"
+#include "../spec/policy.h"
+#include "../spec/trace.h"
+#include "../text/grammar.h"
+#include "../text/tokenizer.h"
+#include "sampler.h"
+#include "stream.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define TD_QUEUE_MAX     4096 /* jobs waiting for a slot */
+#define TD_Q_CANDS       256  /* entries kept of a drafter's distribution */
+#define TD_NGRAM_LONG    6    /* a look-up match this long is preferred to the assistant */
+
+/* ---- job: what a caller holds ---- */
+
+struct td_job {
+    td_engine *engine;
+    int id;
+    td_job_params params; /* arrays below are owned copies */
+    uint32_t *prompt;
+    td_grammar_state *grammar;
+    td_sampler *sampler;
+    td_stream stream;
+    char *cache_key;
+    int64_t t_submit_ns;
+    atomic_bool cancelled;
+    bool owned_by_engine; /* queued or on a slot; under engine->lock */
+    td_job *next;         /* queue; under engine->lock */
+
+    /* Mailbox: the engine's thread adds, td_job_read takes all that is there. */
+    pthread_mutex_t lock;
+    pthread_cond_t ready;
+    struct td_mail {
+        uint32_t *tokens;
+        uint8_t *drafted;
+        td_prob *probs;
+        int n_tokens, cap_tokens;
+        td_buf text;
+        bool progress;
+    } in, out; /* in: being filled; out: what the last event points to */
+    struct td_job_live { /* `now` is the engine thread's; `seen` its copy under the lock */
+        int prompt_cached, prompt_done, slot;
+        bool truncated;
+        char cache_note[160];
+        td_timings timings;
+    } now, seen;
+    bool done, done_read;
+    td_finish finish;
+    td_error error;
+};
+
+/* ---- slot ---- */
+
+typedef enum td_slot_phase { TD_SLOT_IDLE, TD_SLOT_PROMPT, TD_SLOT_GENERATE } td_slot_phase;
+typedef enum td_draft_source { TD_DRAFT_NONE, TD_DRAFT_MTP, TD_DRAFT_NGRAM, TD_DRAFT_GRAMMAR } td_draft_source;
+
+typedef struct td_draft_set { /* what one slot proposes in a round */
+    td_draft_source source;
+    uint32_t tokens[TD_MAX_DRAFT];
+    float p[TD_MAX_DRAFT];
+    td_spec_prob *q[TD_MAX_DRAFT]; /* rejection only: [n_q[i]] the distribution that token i was drawn from */
+    int n_q[TD_MAX_DRAFT];
+    int n;
+    int n_ask; /* depth asked for */
+} td_draft_set;
+
+typedef struct td_slot {
+    int id;
+    td_slot_phase phase;
+    td_job *job;
+    uint32_t *tokens; /* [n_ctx] what the cache holds, in order; the caches of idle slots stay for reuse */
+    int n_tokens;
+    char *cache_key;     /* whose tokens these are */
+    int64_t t_used_ns;
+
+    uint32_t last;       /* sampled, not yet in the cache */
+    float *h_prev;       /* [d_model] the hidden row that produced `last` */
+    int h_idx;           /* row of the last batch it came from */
+    bool has_h;
+    int row;             /* first row of this slot in the current step, -1 none */
+    int n_rows;
+    int n_decoded;
+    bool asked_async;    /* td_draft_submit in flight */
+
+    td_draft_set draft;
+    td_policy_slot policy;
+    td_spec_params spec; /* of the job, clamped */
+    int skip_streak, streak_accepted;
+    bool skipped;
+    int iter;
+    int64_t t_start_ns, t_prompt_ns, t_first_ns;
+    td_slot_info info;   /* published after each step, under engine->lock */
+} td_slot;
+
+/* ---- engine ---- */
+
+typedef struct td_command { /* work on the engine's thread on behalf of another one, which waits */
+    td_status (*run)(td_engine *e, void *arg, td_error *err);
+    void *arg;
+    td_status status;
+    td_error error;
+    bool done;
+    struct td_command *next;
+} td_command;
+
+struct td_engine {
+    td_engine_params params;
+    char *model_path, *draft_path;
+    td_engine_info info;
+    td_pool *pool;
+    td_model *model;
+    td_drafter *drafter;
+    td_vocab *vocab;
+    td_kv *kv;
+    td_workspace *work;
+    td_sampler_scratch scratch;
+    uint64_t *mask;      /* [(n_vocab + 63) / 64] */
+    td_slot *slots;      /* [params.n_slots] */
+    td_row *rows;        /* [max_rows] of the step being built */
+    int max_rows;
+    int max_out;
+    float *draft_logits; /* [n_slots][n_vocab], made when a job asks for rejection */
+    td_spec_prob *q;     /* [n_slots][TD_MAX_DRAFT][TD_Q_CANDS], likewise */
+    td_policy policy;
+    td_trace *trace;
+    double prompt_row_ns; /* measured cost of one prompt row */
+    int next_prompt_slot; /* rotation among slots in the prompt phase */
+
+    pthread_t thread;
+    bool thread_started;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, command_done;
+    bool stop;
+    td_job *queue; /* sorted by priority, then arrival */
+    int n_queue, n_open_jobs;
+    int next_job_id;
+    td_command *commands;
+    td_counters counters; /* engine's thread writes under lock, once per step */
+};
+
+/* job.c */
+void td_job_deliver(td_job *j, const uint32_t *tokens, const uint8_t *drafted, const td_prob *probs, int n_tokens,
+                    size_t n_text); /* the first n_text bytes of j->stream.text are taken */
+void td_job_progress(td_job *j);
+void td_job_finish(td_job *j, td_finish finish, const td_error *error);
+void td_job_free(td_job *j);
+
+/* slot.c */
+td_slot *td_slot_choose(td_engine *e, const td_job *j); /* NULL: none can take it now */
+void td_slot_start(td_engine *e, td_slot *s, td_job *j);
+void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error *error);
+void td_slot_forget(td_engine *e, td_slot *s); /* drops what it holds */
+void td_slot_publish(td_engine *e, td_slot *s);
+
+/* draft.c */
+void td_draft_round(td_engine *e, int n_other_rows); /* fills slot->draft of every generating slot */
+td_status td_draft_chain(td_engine *e, td_slot *const *slots, const int *depth, int n, td_error *err);
+
+/* step.c */
+bool td_engine_step(td_engine *e); /* false: there was nothing to do */
+
+/* accept.c: after a forward pass, what a generating slot emits. */
+void td_slot_accept(td_engine *e, td_slot *s);
+
+#endif
