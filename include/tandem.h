@@ -57,7 +57,7 @@ TD_API void td_engine_params_init(td_engine_params *p); /* the defaults above */
 /* Loads and starts; on failure nothing is left behind. Codes: TD_ERR_NOT_FOUND, TD_ERR_FORMAT, TD_ERR_UNSUPPORTED,
  * TD_ERR_MISMATCH (the assistant does not fit), TD_ERR_MEMORY, TD_ERR_ARGUMENT. */
 TD_API td_status td_engine_open(td_engine **out, const td_engine_params *params, td_error *err);
-/* Cancels every job, waits for the step in progress, frees. Jobs must have been closed or are closed by this. */
+/* Waits for the step in progress, then frees. Every job must have been closed before. */
 TD_API void td_engine_close(td_engine *e);
 
 typedef struct td_engine_info {

@@ -43,12 +43,6 @@ static const uint64_t *mask(void *user) {
 
 /* ---- log-probabilities ---- */
 
-static int by_logprob(const void *a, const void *b) {
-    const td_prob *x = a, *y = b;
-    if (x->logprob != y->logprob) return x->logprob > y->logprob ? -1 : 1;
-    return x->token < y->token ? -1 : x->token > y->token;
-}
-
 /* Raw: log-softmax of the row (bias included). out[0] is filled by the caller once the token is known. */
 static double log_sum(const float *logits, int n_vocab) {
     float m = -INFINITY;
@@ -77,7 +71,7 @@ static void best(const float *logits, int n_vocab, double lse, td_prob *out, int
 /* Draws from row `row` of the step; fills the row's probabilities when the job asks for them. */
 static uint32_t draw(td_engine *e, td_slot *s, int row, td_prob *probs, td_error *err) {
     td_job *j = s->job;
-    float *logits = td_workspace_logits_mut(e->work, row);
+    float *logits = (float *)td_workspace_logits(e->work, row);
     if (!logits) return (uint32_t)td_workspace_argmax(e->work, row, NULL);
     td_sampler_bias(j->sampler, logits);
     int n_probs = j->params.n_probs;
@@ -133,7 +127,7 @@ static bool emit(td_engine *e, td_slot *s, emission *m, uint32_t token, bool dra
 /* Rejection: the draft against the target's distribution; true when it stands, else *token is the replacement. */
 static bool judge(td_engine *e, td_slot *s, int i, uint32_t *token, td_error *err) {
     td_job *j = s->job;
-    float *logits = td_workspace_logits_mut(e->work, s->row + i);
+    float *logits = (float *)td_workspace_logits(e->work, s->row + i);
     td_sampler_bias(j->sampler, logits);
     const uint64_t *bits = NULL;
     constraint c = {.e = e, .j = j};
@@ -145,8 +139,7 @@ static bool judge(td_engine *e, td_slot *s, int i, uint32_t *token, td_error *er
         return false;
     }
     double u1 = td_sampler_uniform(j->sampler), u2 = td_sampler_uniform(j->sampler);
-    for (int k = 0; k < n; k++)
-        e->p_row[k] = (td_spec_prob){e->scratch.cands[k].id, e->scratch.cands[k].p};
+    for (int k = 0; k < n; k++) e->p_row[k] = (td_spec_prob){e->scratch.cands[k].id, e->scratch.cands[k].p};
     td_spec_prob one = {s->draft.tokens[i], 1.0f};
     const td_spec_prob *q = s->draft.q[i] ? s->draft.q[i] : &one;
     int n_q = s->draft.q[i] ? s->draft.n_q[i] : 1;
@@ -213,7 +206,7 @@ static void keep(td_engine *e, td_slot *s, const emission *m) {
     int n_new = m->n < s->n_rows ? m->n : s->n_rows;
     s->tokens[s->n_tokens++] = s->last;
     for (int i = 1; i < n_new; i++) s->tokens[s->n_tokens++] = m->tokens[i - 1];
-    td_kv_truncate(e->kv, s->id, s->n_tokens);
+    td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)s->n_tokens);
     s->last = m->tokens[m->n - 1];
     s->h_idx = n_new - 1;
     const float *h = td_workspace_hidden(e->work, s->row + n_new - 1);
@@ -230,12 +223,7 @@ static td_finish limits(td_engine *e, const td_slot *s) {
 
 void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns) {
     td_job *j = s->job;
-    emission m = {.probs = j->params.n_probs > 0 ? e->probs : NULL};
-    if (m.probs && !td_engine_reserve_probs(e, j->params.n_probs, &m.probs)) {
-        m.error = (td_error){TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for probabilities"};
-        td_slot_release(e, s, TD_FINISH_ERROR, &m.error);
-        return;
-    }
+    emission m = {.probs = j->params.n_probs > 0 ? e->probs : NULL}; /* reserved when the job started */
     int64_t now = td_clock_ns();
     bool first = s->phase == TD_SLOT_PROMPT;
     if (first) {
@@ -264,7 +252,6 @@ void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns) {
     t->predicted_n = s->n_decoded;
     t->predicted_ms = (double)(now - s->t_first_ns) * 1e-6;
     e->counters.predicted_tokens += (uint64_t)m.n;
-    int n_visible = m.n;
-    td_job_deliver(j, m.tokens, m.drafted, m.probs, n_visible, td_stream_ready(&j->stream, m.finish != TD_FINISH_NONE));
+    td_job_deliver(j, m.tokens, m.drafted, m.probs, m.n, td_stream_ready(&j->stream, m.finish != TD_FINISH_NONE));
     if (m.finish != TD_FINISH_NONE) td_slot_release(e, s, m.finish, NULL);
 }

@@ -108,7 +108,8 @@ td_status td_draft_chain(td_engine *e, td_slot *const *slots, const int *depth, 
         if (depth[i] <= 0 || !s->has_h) continue;
         active[n_active] = s;
         ask[n_active] = depth[i];
-        rows[n_active++] = (td_draft_row){.slot = s->id, .token = (int32_t)s->last, .pos = s->n_tokens, .h_prev = s->h_prev};
+        rows[n_active++] =
+            (td_draft_row){.slot = s->id, .token = (int32_t)s->last, .pos = s->n_tokens, .h_prev = s->h_prev};
     }
     for (int step = 0; n_active > 0; step++) {
         for (int i = 0; i < n_active; i++)
@@ -133,7 +134,8 @@ td_status td_draft_chain(td_engine *e, td_slot *const *slots, const int *depth, 
             if (s->draft.n >= ask[i]) continue;
             active[kept] = s;
             ask[kept] = ask[i];
-            rows[kept++] = (td_draft_row){.slot = s->id, .token = (int32_t)token, .pos = s->n_tokens, .h_prev = out[i].h_next};
+            rows[kept++] =
+                (td_draft_row){.slot = s->id, .token = (int32_t)token, .pos = s->n_tokens, .h_prev = out[i].h_next};
         }
         n_active = kept;
     }
@@ -147,10 +149,10 @@ static void finish_slot(td_engine *e, td_slot *s) {
     if (d->source == TD_DRAFT_MTP && d->n_ask > 0) trace(e, s, "sync");
 }
 
-void td_draft_round(td_engine *e, int n_other_rows) {
+void td_draft_round(td_engine *e, int n_prompt_rows) {
     td_policy_ask asks[TD_MAX_SLOTS];
     td_slot *slots[TD_MAX_SLOTS];
-    int depth[TD_MAX_SLOTS], n = 0, n_rows = n_other_rows;
+    int depth[TD_MAX_SLOTS], n = 0, n_rows = 0;
     bool adaptive = false;
     for (int i = 0; i < e->params.n_slots; i++) {
         td_slot *s = &e->slots[i];
@@ -175,7 +177,7 @@ void td_draft_round(td_engine *e, int n_other_rows) {
     }
     if (n == 0) return;
     e->counters.mtp.calls_draft++;
-    if (adaptive) td_policy_plan(&e->policy, asks, n, n_rows - n);
+    if (adaptive) td_policy_plan(&e->policy, asks, n, n_rows - n, n_prompt_rows);
     for (int i = 0; i < n; i++) {
         depth[i] = slots[i]->spec.fixed ? asks[i].n_max : asks[i].depth;
         slots[i]->draft.n_ask = depth[i];

@@ -12,6 +12,7 @@
 #include "../kv/kv.h"
 #include "../model/model.h"
 #include "../spec/accept.h"
+#include "../spec/ngram.h"
 #include "../spec/policy.h"
 #include "../spec/trace.h"
 #include "../text/grammar.h"
@@ -22,9 +23,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define TD_QUEUE_MAX     4096 /* jobs waiting for a slot */
-#define TD_Q_CANDS       256  /* entries kept of a drafter's distribution */
-#define TD_NGRAM_LONG    6    /* a look-up match this long is preferred to the assistant */
+#define TD_QUEUE_MAX  4096 /* jobs waiting for a slot */
+#define TD_Q_CANDS    256  /* entries kept of a drafter's distribution */
+#define TD_NGRAM_LONG 6    /* a look-up match this long is preferred to the assistant */
 
 /* ---- job: what a caller holds ---- */
 
@@ -52,7 +53,7 @@ struct td_job {
         int n_tokens, cap_tokens;
         td_buf text;
         bool progress;
-    } in, out; /* in: being filled; out: what the last event points to */
+    } in, out;           /* in: being filled; out: what the last event points to */
     struct td_job_live { /* `now` is the engine thread's; `seen` its copy under the lock */
         int prompt_cached, prompt_done, slot;
         bool truncated;
@@ -85,17 +86,18 @@ typedef struct td_slot {
     td_job *job;
     uint32_t *tokens; /* [n_ctx] what the cache holds, in order; the caches of idle slots stay for reuse */
     int n_tokens;
-    char *cache_key;     /* whose tokens these are */
+    int n_checkpointed; /* n_tokens at the last checkpoint */
+    char *cache_key;    /* whose tokens these are */
     int64_t t_used_ns;
 
-    uint32_t last;       /* sampled, not yet in the cache */
-    float *h_prev;       /* [d_model] the hidden row that produced `last` */
-    int h_idx;           /* row of the last batch it came from */
+    uint32_t last; /* sampled, not yet in the cache */
+    float *h_prev; /* [d_model] the hidden row that produced `last` */
+    int h_idx;     /* row of the last batch it came from */
     bool has_h;
-    int row;             /* first row of this slot in the current step, -1 none */
+    int row; /* first row of this slot in the current step, -1 none */
     int n_rows;
     int n_decoded;
-    bool asked_async;    /* td_draft_submit in flight */
+    bool asked_async; /* td_draft_submit in flight */
 
     td_draft_set draft;
     td_policy_slot policy;
@@ -104,7 +106,7 @@ typedef struct td_slot {
     bool skipped;
     int iter;
     int64_t t_start_ns, t_prompt_ns, t_first_ns;
-    td_slot_info info;   /* published after each step, under engine->lock */
+    td_slot_info info; /* published after each step, under engine->lock */
 } td_slot;
 
 /* ---- engine ---- */
@@ -129,13 +131,17 @@ struct td_engine {
     td_kv *kv;
     td_workspace *work;
     td_sampler_scratch scratch;
-    uint64_t *mask;      /* [(n_vocab + 63) / 64] */
-    td_slot *slots;      /* [params.n_slots] */
-    td_row *rows;        /* [max_rows] of the step being built */
+    uint64_t *mask; /* [(n_vocab + 63) / 64] */
+    td_slot *slots; /* [params.n_slots] */
+    td_row *rows;   /* [max_rows] of the step being built */
     int max_rows;
     int max_out;
     float *draft_logits; /* [n_slots][n_vocab], made when a job asks for rejection */
     td_spec_prob *q;     /* [n_slots][TD_MAX_DRAFT][TD_Q_CANDS], likewise */
+    td_spec_prob *p_row; /* [n_vocab], likewise */
+    float *raw_row;      /* [n_vocab] a row before the sampler changed it */
+    td_prob *probs;      /* [TD_MAX_DRAFT + 1][n + 1] of the round in hand */
+    int cap_probs;
     td_policy policy;
     td_trace *trace;
     double prompt_row_ns; /* measured cost of one prompt row */
@@ -150,7 +156,8 @@ struct td_engine {
     int n_queue, n_open_jobs;
     int next_job_id;
     td_command *commands;
-    td_counters counters; /* engine's thread writes under lock, once per step */
+    td_counters counters;  /* the engine thread's */
+    td_counters published; /* its copy after each step, under lock */
 };
 
 /* job.c */
@@ -166,15 +173,24 @@ void td_slot_start(td_engine *e, td_slot *s, td_job *j);
 void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error *error);
 void td_slot_forget(td_engine *e, td_slot *s); /* drops what it holds */
 void td_slot_publish(td_engine *e, td_slot *s);
+void td_slot_make_room(td_engine *e, td_slot *s);  /* a full context is shifted, where that is on */
+void td_slot_checkpoint(td_engine *e, td_slot *s); /* after a prompt chunk: keeps windows to come back to */
 
 /* draft.c */
-void td_draft_round(td_engine *e, int n_other_rows); /* fills slot->draft of every generating slot */
+void td_draft_round(td_engine *e, int n_prompt_rows); /* fills slot->draft of every generating slot */
 td_status td_draft_chain(td_engine *e, td_slot *const *slots, const int *depth, int n, td_error *err);
 
 /* step.c */
 bool td_engine_step(td_engine *e); /* false: there was nothing to do */
 
 /* accept.c: after a forward pass, what a generating slot emits. */
-void td_slot_accept(td_engine *e, td_slot *s);
+void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns);
+
+/* engine.c */
+void td_engine_describe_file(const td_gguf *g, td_engine_info *i); /* query.c */
+bool td_engine_reserve_probs(td_engine *e, int n_probs);
+bool td_engine_reserve_rejection(td_engine *e);
+td_status td_engine_command(td_engine *e, td_status (*run)(td_engine *e, void *arg, td_error *err), void *arg,
+                            td_error *err); /* runs it between two steps; waits */
 
 #endif

@@ -125,20 +125,24 @@ static td_status check(const td_engine *e, const td_job_params *p, td_error *err
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "the prompt is empty: at least one token is needed");
     for (int i = 0; i < p->n_prompt; i++)
         if (p->prompt[i] >= (uint32_t)n_vocab)
-            return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "prompt: token %u at index %d is outside the vocabulary (0..%d)",
-                           p->prompt[i], i, n_vocab - 1);
+            return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
+                           "prompt: token %u at index %d is outside the vocabulary (0..%d)", p->prompt[i], i,
+                           n_vocab - 1);
     if (p->n_prompt >= n_ctx && !(e->params.context_shift && p->n_prompt == n_ctx))
         return td_fail(err, TD_ERR_CONTEXT, TD_NO_OFFSET,
                        "request (%d tokens) exceeds the available context size (%d tokens), try increasing it",
                        p->n_prompt, n_ctx);
-    if (p->n_predict < -1) return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "n_predict must be -1 or more, not %d", p->n_predict);
+    if (p->n_predict < -1)
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "n_predict must be -1 or more, not %d", p->n_predict);
     if (p->slot < -1 || p->slot >= e->params.n_slots)
-        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "slot %d does not exist: there are %d", p->slot, e->params.n_slots);
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "slot %d does not exist: there are %d", p->slot,
+                       e->params.n_slots);
     if (p->n_probs < 0 || p->n_probs > n_vocab)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "n_probs must be 0..%d, not %d", n_vocab, p->n_probs);
     if (p->n_stop < 0 || p->n_stop > 1024)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "at most 1024 stop strings, not %d", p->n_stop);
-    if (p->spec.n_max < 0 || p->spec.n_max > TD_MAX_DRAFT || p->spec.n_min < 0 || !(p->spec.p_min >= 0 && p->spec.p_min <= 1))
+    if (p->spec.n_max < 0 || p->spec.n_max > TD_MAX_DRAFT || p->spec.n_min < 0 ||
+        !(p->spec.p_min >= 0 && p->spec.p_min <= 1))
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
                        "speculation: n_max must be 0..%d, n_min 0 or more, p_min 0..1", TD_MAX_DRAFT);
     return TD_OK;
@@ -311,4 +315,6 @@ void td_job_close(td_job *j) {
     td_job_free(j);
 }
 
-int td_job_id(const td_job *j) { return j->id; }
+int td_job_id(const td_job *j) {
+    return j->id;
+}

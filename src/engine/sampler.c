@@ -453,7 +453,41 @@ static td_cands distribution(td_sampler *s, td_sampler_scratch *scratch, float *
     else
         run_chain(s, &c);
     td_cands_softmax(&c);
+    scratch->n_last = c.n;
     return c;
+}
+
+int td_sampler_draft_distribution(td_sampler *s, td_sampler_scratch *scratch, const float *logits, int cap) {
+    int keep = s->set.min_keep, k = s->set.top_k > 0 && s->set.top_k < cap ? s->set.top_k : cap;
+    td_cands c = {scratch->cands, gather_top(scratch->cands, logits, NULL, s->env.n_vocab, k), 0};
+    td_chain_top_k(&c, k, keep);
+    for (size_t i = 0; i < sizeof s->set.chain && s->set.chain[i] != TD_SAMPLER_END; i++) {
+        switch ((td_sampler_kind)s->set.chain[i]) {
+        case TD_SAMPLER_TOP_P:
+            td_chain_top_p(&c, s->set.top_p, keep);
+            break;
+        case TD_SAMPLER_MIN_P:
+            td_chain_min_p(&c, s->set.min_p, keep);
+            break;
+        case TD_SAMPLER_TEMPERATURE:
+            temperature(s, &c);
+            break;
+        default:
+            break;
+        }
+    }
+    td_cands_softmax(&c);
+    return c.n;
+}
+
+void td_sampler_last_probs(td_sampler_scratch *scratch, uint32_t token, td_prob *out, int n) {
+    td_cands c = {scratch->cands, scratch->n_last, 0};
+    out[0] = (td_prob){token, -INFINITY};
+    for (int i = 0; i < c.n; i++)
+        if (c.at[i].id == token) out[0].logprob = logf(c.at[i].p);
+    td_cands_sort(&c, n);
+    for (int i = 0; i < n; i++)
+        out[1 + i] = i < c.n ? (td_prob){c.at[i].id, logf(c.at[i].p)} : (td_prob){TD_TOKEN_NONE, -INFINITY};
 }
 
 int td_sampler_distribution(td_sampler *s, td_sampler_scratch *scratch, float *logits, const uint64_t *mask) {

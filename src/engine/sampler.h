@@ -7,7 +7,7 @@
 #ifndef TD_ENGINE_SAMPLER_H
 #define TD_ENGINE_SAMPLER_H
 
-#include "../../include/tandem-types.h"
+#include "../../include/tandem.h"
 
 #include <stddef.h>
 
@@ -23,6 +23,7 @@ typedef struct td_sampler_scratch {
     int *z;         /* [z_cap] DRY */
     int z_cap;
     int n_vocab;
+    int n_last; /* candidates left by the last draw */
 } td_sampler_scratch;
 
 typedef struct td_sampler_env {
@@ -68,6 +69,12 @@ uint32_t td_sampler_draw(td_sampler *s, td_sampler_scratch *scratch, float *logi
 /* The distribution that td_sampler_draw draws from, as candidates with probabilities in scratch->cands (unsorted or
  * sorted); returns their number. */
 int td_sampler_distribution(td_sampler *s, td_sampler_scratch *scratch, float *logits, const uint64_t *mask);
+/* The distribution to draw a draft from: the assistant's logits under the request's own truncation and temperature,
+ * without history; at most `cap` candidates, normalised. */
+int td_sampler_draft_distribution(td_sampler *s, td_sampler_scratch *scratch, const float *logits, int cap);
+/* out[0]: `token`, out[1..n]: the likeliest candidates of the last draw, with log-probabilities after the chain; ids
+ * TD_TOKEN_NONE where there are fewer. */
+void td_sampler_last_probs(td_sampler_scratch *scratch, uint32_t token, td_prob *out, int n);
 /* Uniform in [0, 1), from the sampler's own generator. */
 double td_sampler_uniform(td_sampler *s);
 /* Draws from normalised candidates. */

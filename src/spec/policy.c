@@ -13,6 +13,8 @@
 #define TIME_RATE        0.10
 #define PROBE_FIRST      8
 #define PROBE_LAST       128
+#define BASE_SEEN        2    /* measurements of a pass without drafts before the plan relies on it */
+#define BASE_AGE         256  /* rounds after which it is measured again */
 #define MARGIN           1.02 /* a deeper plan must promise this much more: measurement noise is not a gain */
 
 void td_policy_init(td_policy *p) {
@@ -73,7 +75,12 @@ static double chain_ns(const td_policy *p, const int *drafting, int depth) {
     return t;
 }
 
-void td_policy_plan(const td_policy *p, td_policy_ask *asks, int n, int n_other) {
+static bool base_unknown(const td_policy *p, int rows) {
+    if (rows > TD_POLICY_ROWS) return false;
+    return p->n_seen[rows] < BASE_SEEN || p->round - p->seen_at[rows] > BASE_AGE;
+}
+
+void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n_prompt) {
     double reach[TD_MAX_SLOTS]; /* probability that the next draft of the slot would be accepted */
     int drafting[TD_MAX_DRAFT] = {0}, depth[TD_MAX_SLOTS] = {0};
     if (n > TD_MAX_SLOTS) n = TD_MAX_SLOTS;
@@ -81,7 +88,9 @@ void td_policy_plan(const td_policy *p, td_policy_ask *asks, int n, int n_other)
         asks[i].depth = 0;
         reach[i] = (double)asks[i].slot->accept[0];
     }
-    int rows = n + n_other, deepest = 0;
+    p->round++;
+    if (n_prompt == 0 && base_unknown(p, n + n_other)) return;
+    int rows = n + n_other + n_prompt, deepest = 0;
     double tokens = n, best = tokens / (td_policy_step_ns(p, rows) + 1e-9);
     for (;;) {
         int pick = -1;
@@ -120,11 +129,14 @@ static void average(double *value, double sample) {
     }
     /* A step that was preempted says little about the machine: outliers count as twice the average at most. */
     if (sample > 2 * *value) sample = 2 * *value;
-    *value += TIME_RATE * (sample - *value);
+    *value += (sample < *value ? 3 * TIME_RATE : TIME_RATE) * (sample - *value);
 }
 
 void td_policy_saw_step(td_policy *p, int rows, int64_t t_ns) {
-    if (rows >= 1 && rows <= TD_POLICY_ROWS && t_ns > 0) average(&p->t_ns[rows], (double)t_ns);
+    if (rows < 1 || rows > TD_POLICY_ROWS || t_ns <= 0) return;
+    average(&p->t_ns[rows], (double)t_ns);
+    p->n_seen[rows]++;
+    p->seen_at[rows] = p->round;
 }
 
 void td_policy_saw_draft(td_policy *p, int slots, int64_t t_ns) {

@@ -12,6 +12,8 @@
 
 #define TD_POLICY_ROWS 96 /* T is kept per row count up to here and extended linearly beyond */
 
+#include <stdint.h>
+
 typedef struct td_policy_slot { /* acceptance of one slot; zeroed by td_policy_slot_reset */
     float accept[TD_MAX_DRAFT]; /* estimate of P(draft i accepted | those before it were) */
     float weight[TD_MAX_DRAFT]; /* observations behind it, forgotten exponentially */
@@ -20,9 +22,11 @@ typedef struct td_policy_slot { /* acceptance of one slot; zeroed by td_policy_s
 } td_policy_slot;
 
 typedef struct td_policy {
-    double t_ns[TD_POLICY_ROWS + 1]; /* [rows], 0: not measured */
-    double d_ns[TD_MAX_SLOTS + 1];   /* [drafting slots], 0: not measured */
-    td_policy_slot all;              /* over all slots: where a new slot starts */
+    double t_ns[TD_POLICY_ROWS + 1];                                  /* [rows], 0: not measured */
+    uint32_t n_seen[TD_POLICY_ROWS + 1], seen_at[TD_POLICY_ROWS + 1]; /* measurements; round of the last one */
+    uint32_t round;
+    double d_ns[TD_MAX_SLOTS + 1]; /* [drafting slots], 0: not measured */
+    td_policy_slot all;            /* over all slots: where a new slot starts */
 } td_policy;
 
 typedef struct td_policy_ask {
@@ -34,8 +38,10 @@ typedef struct td_policy_ask {
 void td_policy_init(td_policy *p);
 void td_policy_slot_reset(const td_policy *p, td_policy_slot *s);
 
-/* Chooses depths for `n` generating slots; `n_other` rows (prompt chunks, slots without drafts) share the pass. */
-void td_policy_plan(const td_policy *p, td_policy_ask *asks, int n, int n_other);
+/* Chooses depths for `n` generating slots; `n_other` rows of slots that draft otherwise and `n_prompt` rows of prompts
+ * share the pass. Without prompt rows the plan is zero for a round when the cost of a pass without drafts is not known
+ * or was measured long ago: what drafts cost is only known against it. */
+void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n_prompt);
 
 /* After a forward pass of `rows` rows, without prompt rows; after a drafter pass for `slots` slots. */
 void td_policy_saw_step(td_policy *p, int rows, int64_t t_ns);

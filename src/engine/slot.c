@@ -1,0 +1,269 @@
+/* Slots: which one takes a job, what of its cache serves the new prompt, and how it ends.
+ *
+ * A slot is chosen by work saved minus work lost: positions that need no computation, less cached positions that would
+ * be thrown away. The prefix may also come from another slot, busy or not, by sharing its pages. At least one prompt
+ * token is always computed, because logits and the assistant's hidden row are needed. */
+#include "engine.h"
+
+#include "../base/checked.h"
+#include "../base/clock.h"
+#include "../base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECKPOINT_STEP 1024 /* tokens between checkpoints inside a long prompt */
+
+static bool same_key(const char *a, const char *b) {
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static int common_prefix(const td_slot *s, const td_job *j) {
+    int n = s->n_tokens < j->params.n_prompt - 1 ? s->n_tokens : j->params.n_prompt - 1, i = 0;
+    while (i < n && s->tokens[i] == j->prompt[i]) i++;
+    return i;
+}
+
+/* Positions of slot `s` that job `j` can go on from. */
+static int reusable(const td_engine *e, const td_slot *s, const td_job *j, int *common) {
+    *common = 0;
+    if (!j->params.cache_prompt || s->n_tokens == 0 || !same_key(s->cache_key, j->cache_key)) return 0;
+    *common = common_prefix(s, j);
+    return *common > 0 ? (int)td_kv_resumable(e->kv, (uint32_t)s->id, (uint32_t)*common) : 0;
+}
+
+static bool fits(const td_engine *e, const td_slot *s, const td_job *j) {
+    int64_t n = j->params.n_predict < 0 ? e->info.n_ctx : (int64_t)j->params.n_prompt + j->params.n_predict;
+    if (n > e->info.n_ctx) n = e->info.n_ctx;
+    return td_kv_can_grow(e->kv, (uint32_t)s->id, (uint32_t)n);
+}
+
+td_slot *td_slot_choose(td_engine *e, const td_job *j) {
+    td_slot *best = NULL;
+    int64_t best_score = 0;
+    int from_other = 0;
+    for (int i = 0; i < e->params.n_slots; i++) {
+        int common = 0, n = reusable(e, &e->slots[i], j, &common);
+        if (n > from_other) from_other = n;
+    }
+    for (int i = 0; i < e->params.n_slots; i++) {
+        td_slot *s = &e->slots[i];
+        if (s->phase != TD_SLOT_IDLE || s->asked_async || (j->params.slot >= 0 && j->params.slot != i) ||
+            !fits(e, s, j))
+            continue;
+        int common = 0, own = reusable(e, s, j, &common);
+        int64_t in_place = own - (s->n_tokens - own), shared = from_other - s->n_tokens;
+        int64_t score = in_place > shared ? in_place : shared;
+        if (!best || score > best_score || (score == best_score && s->t_used_ns < best->t_used_ns)) {
+            best = s;
+            best_score = score;
+        }
+    }
+    return best;
+}
+
+/* ---- reuse ---- */
+
+static void note(td_job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void note(td_job *j, const char *format, ...) {
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(j->now.cache_note, sizeof j->now.cache_note, format, ap);
+    va_end(ap);
+}
+
+/* --cache-reuse: equal chunks found further on in the old tokens move down to where the new prompt needs them. */
+static int reuse_chunks(td_engine *e, td_slot *s, const td_job *j, int n) {
+    int least = e->params.cache_reuse;
+    if (least <= 0) return n;
+    for (int from = n + 1; from + least <= s->n_tokens && n + least < j->params.n_prompt;) {
+        int m = 0;
+        while (from + m < s->n_tokens && n + m < j->params.n_prompt - 1 && s->tokens[from + m] == j->prompt[n + m]) m++;
+        if (m < least) {
+            from++;
+            continue;
+        }
+        if (td_kv_discard(e->kv, (uint32_t)s->id, (uint32_t)n, (uint32_t)from, NULL)) break;
+        memmove(s->tokens + n, s->tokens + from, (size_t)(s->n_tokens - from) * sizeof *s->tokens);
+        s->n_tokens -= from - n;
+        n += m;
+        from = n + 1;
+    }
+    return n;
+}
+
+static int take_prefix(td_engine *e, td_slot *s, td_job *j) {
+    int common = 0, own = reusable(e, s, j, &common), best = own, best_common = common;
+    td_slot *donor = s;
+    for (int i = 0; i < e->params.n_slots; i++) {
+        int c = 0, n = &e->slots[i] == s ? 0 : reusable(e, &e->slots[i], j, &c);
+        if (n > best) best = n, best_common = c, donor = &e->slots[i];
+    }
+    if (donor != s) {
+        best = (int)td_kv_copy_prefix(e->kv, (uint32_t)s->id, (uint32_t)donor->id, (uint32_t)best);
+        memcpy(s->tokens, donor->tokens, (size_t)best * sizeof *s->tokens);
+        s->n_tokens = best;
+        s->n_checkpointed = 0;
+    } else if (best > 0) {
+        if (e->params.cache_reuse > 0 && best == common) best = reuse_chunks(e, s, j, best);
+        best = (int)td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)best);
+        s->n_tokens = best;
+    } else {
+        td_slot_forget(e, s);
+    }
+    if (best >= j->params.n_prompt - 1)
+        j->now.cache_note[0] = 0;
+    else if (!j->params.cache_prompt)
+        note(j, "cache_prompt is off");
+    else if (best < best_common)
+        note(j, "no window kept at or before token %d of %d", best_common, j->params.n_prompt);
+    else if (best > 0)
+        note(j, "diverged at token %d of %d", best, j->params.n_prompt);
+    else
+        note(j, "nothing in common with a slot");
+    return best;
+}
+
+/* ---- start and end ---- */
+
+static void trim_spec(const td_engine *e, td_slot *s) {
+    s->spec = s->job->params.spec;
+    if (!e->drafter) s->spec.types &= ~(uint32_t)TD_SPEC_MTP;
+    if (s->spec.n_max == 0) s->spec.types = TD_SPEC_NONE;
+    s->skip_streak = s->streak_accepted = 0;
+    s->skipped = false;
+    s->iter = 0;
+    td_policy_slot_reset(&e->policy, &s->policy);
+}
+
+void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
+    s->job = j;
+    s->phase = TD_SLOT_PROMPT;
+    s->t_start_ns = td_clock_ns();
+    s->n_decoded = 0;
+    s->has_h = false;
+    s->draft.n = 0;
+    trim_spec(e, s);
+    int n = take_prefix(e, s, j);
+    char *key = j->cache_key ? strdup(j->cache_key) : NULL;
+    free(s->cache_key);
+    s->cache_key = key;
+    j->now.slot = s->id;
+    j->now.prompt_cached = j->now.prompt_done = n;
+    j->now.timings.cache_n = n;
+    j->now.timings.queue_ms = (double)(s->t_start_ns - j->t_submit_ns) * 1e-6;
+    e->counters.cache_queries += (uint64_t)j->params.n_prompt;
+    e->counters.cache_hits += (uint64_t)n;
+    e->counters.mtp.calls_begin += (s->spec.types & TD_SPEC_MTP) != 0;
+    td_error err = {0};
+    int64_t total = j->params.n_predict < 0 ? e->info.n_ctx : (int64_t)j->params.n_prompt + j->params.n_predict;
+    if (total > e->info.n_ctx) total = e->info.n_ctx;
+    if ((j->params.n_probs > 0 && !td_engine_reserve_probs(e, j->params.n_probs)) ||
+        (s->spec.accept == TD_ACCEPT_REJECTION && s->spec.types && !td_engine_reserve_rejection(e))) {
+        err = (td_error){TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for probabilities"};
+    } else {
+        (void)td_kv_admit(e->kv, (uint32_t)s->id, (uint32_t)total, &err);
+    }
+    if (err.code) {
+        td_slot_release(e, s, TD_FINISH_ERROR, &err);
+        return;
+    }
+    td_sampler_prime(j->sampler, j->prompt, j->params.n_prompt);
+    td_log(TD_LOG_DEBUG, "slot %d | task %d | prompt %d tokens, %d cached%s%s", s->id, j->id, j->params.n_prompt, n,
+           j->now.cache_note[0] ? ": " : "", j->now.cache_note);
+    td_job_progress(j);
+}
+
+static void log_timings(const td_slot *s, const td_job *j) {
+    const td_timings *t = &j->now.timings;
+    int n = t->predicted_n > 0 ? t->predicted_n : 1, m = t->prompt_n > 0 ? t->prompt_n : 1;
+    td_log(TD_LOG_INFO,
+           "slot print_timing: id %2d | task %d | prompt eval time = %10.2f ms / %5d tokens (%8.2f ms per token, %8.2f "
+           "tokens per second)",
+           s->id, j->id, t->prompt_ms, t->prompt_n, t->prompt_ms / m,
+           t->prompt_ms > 0 ? 1e3 * t->prompt_n / t->prompt_ms : 0);
+    td_log(TD_LOG_INFO,
+           "slot print_timing: id %2d | task %d |        eval time = %10.2f ms / %5d tokens (%8.2f ms per token, %8.2f "
+           "tokens per second)",
+           s->id, j->id, t->predicted_ms, t->predicted_n, t->predicted_ms / n,
+           t->predicted_ms > 0 ? 1e3 * t->predicted_n / t->predicted_ms : 0);
+    td_log(TD_LOG_INFO, "slot print_timing: id %2d | task %d |       total time = %10.2f ms / %5d tokens", s->id, j->id,
+           t->prompt_ms + t->predicted_ms, t->prompt_n + t->predicted_n);
+    if (t->draft_n == 0) return;
+    td_log(TD_LOG_INFO,
+           "slot print_timing: id %2d | task %d | draft acceptance = %0.5f (%5d accepted / %5d generated), mean len = "
+           "%5.2f",
+           s->id, j->id, (double)t->draft_n_accepted / t->draft_n, t->draft_n_accepted, t->draft_n,
+           1.0 + (double)t->draft_n_accepted / (t->draft_rounds > 0 ? t->draft_rounds : 1));
+}
+
+void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error *error) {
+    td_job *j = s->job;
+    log_timings(s, j);
+    td_log(TD_LOG_INFO, "slot release: id %2d | task %d | stop processing: n_tokens = %d, truncated = %d", s->id, j->id,
+           s->n_tokens, j->now.truncated);
+    /* What the assistant was ahead of is cut off: the cache holds exactly `tokens`. */
+    td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)s->n_tokens);
+    if (finish != TD_FINISH_ERROR && s->n_tokens > 0) td_kv_checkpoint(e->kv, (uint32_t)s->id);
+    s->job = NULL;
+    s->phase = TD_SLOT_IDLE;
+    s->row = -1;
+    s->t_used_ns = td_clock_ns();
+    if (j->stream.text.n_bytes > 0 && finish != TD_FINISH_ERROR)
+        td_job_deliver(j, NULL, NULL, NULL, 0, td_stream_ready(&j->stream, true));
+    td_job_finish(j, finish, error);
+    pthread_mutex_lock(&e->lock);
+    j->owned_by_engine = false;
+    pthread_cond_broadcast(&e->command_done); /* td_job_close may wait for it */
+    pthread_mutex_unlock(&e->lock);
+}
+
+void td_slot_forget(td_engine *e, td_slot *s) {
+    td_kv_clear(e->kv, (uint32_t)s->id);
+    s->n_tokens = 0;
+    s->n_checkpointed = 0;
+}
+
+void td_slot_checkpoint(td_engine *e, td_slot *s) {
+    bool end = s->n_tokens >= s->job->params.n_prompt;
+    if (e->params.n_checkpoints <= 0 || (!end && s->n_tokens - s->n_checkpointed < CHECKPOINT_STEP)) return;
+    td_kv_checkpoint(e->kv, (uint32_t)s->id);
+    s->n_checkpointed = s->n_tokens;
+}
+
+/* Context shift: keep the first n_keep tokens, drop half of the rest, turn the keys to their new positions. */
+void td_slot_make_room(td_engine *e, td_slot *s) {
+    if (!e->params.context_shift || s->phase != TD_SLOT_GENERATE || s->n_tokens + 2 < e->info.n_ctx) return;
+    td_job *j = s->job;
+    int keep = j->params.n_keep < 0 ? j->params.n_prompt : j->params.n_keep + 1, n = s->n_tokens;
+    if (keep > n - 4) keep = n - 4;
+    int drop = (n - keep) / 2;
+    td_error err = {0};
+    if (td_kv_discard(e->kv, (uint32_t)s->id, (uint32_t)keep, (uint32_t)(keep + drop), &err)) {
+        td_slot_release(e, s, TD_FINISH_CONTEXT, NULL);
+        return;
+    }
+    memmove(s->tokens + keep, s->tokens + keep + drop, (size_t)(n - keep - drop) * sizeof *s->tokens);
+    s->n_tokens = n - drop;
+    j->now.truncated = true;
+}
+
+void td_slot_publish(td_engine *e, td_slot *s) {
+    const td_job *j = s->job;
+    td_slot_info *i = &s->info;
+    *i = (td_slot_info){.id = s->id, .job = -1, .n_ctx = e->info.n_ctx, .n_tokens = s->n_tokens};
+    if (!j) return;
+    i->job = j->id;
+    i->prompt_phase = s->phase == TD_SLOT_PROMPT;
+    i->generating = s->phase == TD_SLOT_GENERATE;
+    i->speculative = s->spec.types != TD_SPEC_NONE;
+    i->n_prompt = j->params.n_prompt;
+    i->n_prompt_done = j->now.prompt_done;
+    i->n_prompt_cached = j->now.prompt_cached;
+    i->n_decoded = s->n_decoded;
+    i->n_remain = j->params.n_predict < 0 ? -1 : j->params.n_predict - s->n_decoded;
+    i->draft_n = j->now.timings.draft_n;
+    i->draft_n_accepted = j->now.timings.draft_n_accepted;
+    i->depth = s->draft.n_ask;
+}
