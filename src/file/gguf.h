@@ -80,7 +80,7 @@ int td_gguf_version(const td_gguf *g);
 int td_gguf_n_files(const td_gguf *g);
 uint64_t td_gguf_file_bytes(const td_gguf *g); /* of all parts */
 
-/* Metadata in the order of the file; lookups take constant time. */
+/* Metadata in the order of the file; lookups take logarithmic time. */
 size_t td_gguf_n_keys(const td_gguf *g);
 const td_gguf_value *td_gguf_key_at(const td_gguf *g, size_t i);
 const td_gguf_value *td_gguf_find(const td_gguf *g, const char *key); /* NULL when absent */

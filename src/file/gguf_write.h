@@ -24,7 +24,8 @@ td_status td_gguf_put_bytes(td_gguf_writer *w, const char *key, td_slice s, td_e
 td_status td_gguf_put_array(td_gguf_writer *w, const char *key, td_gguf_kind element, const void *data, uint64_t n,
                             td_error *err);
 td_status td_gguf_put_strings(td_gguf_writer *w, const char *key, const td_slice *items, uint64_t n, td_error *err);
-/* Any value as the reader found it, under the same or (key != NULL) another key. */
+/* Any value as the reader found it, under the same or (key != NULL) another key. What belongs to the old file's layout
+ * (general.alignment, split.*) is left out. */
 td_status td_gguf_put_value(td_gguf_writer *w, const char *key, const td_gguf_value *v, td_error *err);
 
 /* ne[0] is the row length, a multiple of the type's block. */
