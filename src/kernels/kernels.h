@@ -43,7 +43,7 @@ typedef struct td_kernels {
      * quantise: x itself; with inv != 1 or w: x * inv * w, that is a norm whose rms_scale the caller has.
      * Blocks of different rows may be set by different threads. x f32 [a->k]. */
     void (*acts_set)(const td_acts *a, int32_t t, const float *x, const float *w, float inv, int64_t b0, int64_t b1);
-    /* gelu(g) * u into row t. */
+    /* gelu(g) * u into row t; here g and u begin with the first value of block b0. */
     void (*acts_glu)(const td_acts *a, int32_t t, const float *g, const float *u, int64_t b0, int64_t b1);
 
     /* The inner loops of the products, by form and tile (src/kernels/forms.h); callers use td_matmul and its kin. */

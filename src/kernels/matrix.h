@@ -93,7 +93,7 @@ typedef struct td_acts {
     int64_t k, n_blocks; /* ceil(k / 32) */
     uint8_t *i8;         /* [panel][block]{ int8 q[8][32]; f32 d[8]; i32 sum8[8] = -8 * sum q } 320 bytes */
     uint8_t *i8x;        /* [panel][block]{ i32 half8[2][8]; f32 dsum[8] = d * sum q; f32 dhalf[2][8] } 160 bytes */
-    uint8_t *wht;        /* as i8 */
+    uint8_t *wht, *whtx; /* the same two of the transformed row */
     float *f32;          /* [panel][block][8][32] */
 } td_acts;
 

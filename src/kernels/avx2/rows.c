@@ -1,0 +1,9 @@
+/* Row operations: rows.h with the vectors of this instruction set. */
+#include "../vec_avx2.h"
+
+#include "../levels.h"
+#include "../rows.h"
+
+void td_avx2_rows(td_kernels *k) {
+    TD_ROWS_INTO(k);
+}

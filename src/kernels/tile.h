@@ -1,0 +1,432 @@
+/* The inner loops of the products, written once over the vector types of an instruction set (vec_*.h).
+ *
+ * A vector holds TD_R rows of a group (16, 8 or 4), so a group takes 16 / TD_R passes; TD_PASS(T) of them run side by
+ * side when registers allow. In a sub-block of 32 values the codes are unpacked once into eight registers of unsigned
+ * bytes and serve T rows of activations: eight dot instructions, one conversion, one multiplication and one fused
+ * multiply-add for each, which on Zen 5 leaves the two multiply ports as the limit (5 cycles for 512 products).
+ * Registers at T = 16: 16 accumulators, 8 of codes, scale, dot, product: 27 of 32.
+ *
+ * A file of an instruction set includes its vec_*.h, then this, and instantiates with TD_TILES_OF. */
+#ifndef TD_KERNELS_TILE_H
+#define TD_KERNELS_TILE_H
+
+#include "forms.h"
+
+#define TD_INLINE static inline __attribute__((always_inline))
+#define TD_UNROLL _Pragma("GCC unroll 16")
+
+/* How a form scales: one factor per 32 values or per 16, without or with a minimum. */
+enum { SCALE_32, SCALE_32_MIN, SCALE_16, SCALE_16_MIN };
+
+/* Constant properties of forms; the compiler folds them, as `form` is a constant in every instance. */
+TD_INLINE int form_kind(int form) {
+    switch (form) {
+    case TD_FORM_Q4_1:
+    case TD_FORM_Q5_1:
+    case TD_FORM_Q4_K:
+    case TD_FORM_Q5_K:
+        return SCALE_32_MIN;
+    case TD_FORM_Q3_K:
+    case TD_FORM_Q6_K:
+    case TD_FORM_TQ3_1S:
+    case TD_FORM_TQ4_1S:
+        return SCALE_16;
+    case TD_FORM_Q2_K:
+        return SCALE_16_MIN;
+    default:
+        return SCALE_32;
+    }
+}
+
+/* Bits of the unsigned codes that the dot product sees, and what was added to make them unsigned (log2, 0: nothing). */
+TD_INLINE int form_bits(int form) {
+    switch (form) {
+    case TD_FORM_Q2_K:
+        return 2;
+    case TD_FORM_Q3_K:
+        return 3;
+    case TD_FORM_Q4_0:
+    case TD_FORM_Q4_1:
+    case TD_FORM_Q4_K:
+        return 4;
+    case TD_FORM_Q5_0:
+    case TD_FORM_Q5_1:
+    case TD_FORM_Q5_K:
+        return 5;
+    case TD_FORM_Q6_K:
+        return 6;
+    default:
+        return 8;
+    }
+}
+
+TD_INLINE int form_zero_log2(int form) {
+    return form_kind(form) == SCALE_32_MIN || form_kind(form) == SCALE_16_MIN ? 0 : form_bits(form) - 1;
+}
+
+/* How far to prefetch, in bytes of packed weights: about 1.5 us of one core's share of memory bandwidth. */
+enum { PREFETCH = 2560 };
+
+TD_INLINE void prefetch(const uint8_t *p, int bytes) {
+    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + PREFETCH + i, 0, 3);
+}
+
+/* acc[t] += sub-block: codes v (eight lines), block of activations q, d, x. */
+TD_INLINE void mul_add(vf *acc, int form, int T, const vb v[8], const vf s[2], const vf m[2], const uint8_t *q,
+                       const uint8_t *d, const uint8_t *x, size_t q_panel, size_t x_panel) {
+    const int kind = form_kind(form), bits = form_bits(form), zero = form_zero_log2(form);
+    TD_UNROLL
+    for (int t = 0; t < T; t++) {
+        const uint8_t *qt = q + 32 * (t & 7) + (t < 8 ? 0 : q_panel), *dt = d + 4 * (t & 7) + (t < 8 ? 0 : q_panel);
+        const uint8_t *xt = x + 4 * (t & 7) + (t < 8 ? 0 : x_panel);
+        vf dx = vf_bcast(dt);
+        if (kind == SCALE_32 || kind == SCALE_32_MIN) {
+            vi dot = vi_dot(v, qt, 8, bits, zero, dt + 32);
+            acc[t] = vf_fma(vf_from_vi(dot), vf_mul(s[0], dx), acc[t]);
+            if (kind == SCALE_32_MIN) acc[t] = vf_fma(m[0], vf_bcast(xt + 64), acc[t]);
+        } else {
+            TD_UNROLL
+            for (int h = 0; h < 2; h++) {
+                vi dot = vi_dot(v + 4 * h, qt + 16 * h, 4, bits, zero, xt + 32 * h);
+                acc[t] = vf_fma(vf_from_vi(dot), vf_mul(s[h], dx), acc[t]);
+                if (kind == SCALE_16_MIN) acc[t] = vf_fma(m[h], vf_bcast(xt + 96 + 32 * h), acc[t]);
+            }
+        }
+    }
+}
+
+/* ---- codes: eight lines of sub-block j (0 for blocks of 32) of the packed block w, rows from r on ---- */
+
+TD_INLINE void nibbles(vb v[8], const uint8_t *w) { /* half packing: low nibbles, then high ones */
+    TD_UNROLL
+    for (int i = 0; i < 4; i++) {
+        vb c = vb_load(w + 64 * i);
+        v[i] = vb_and(c, vb_set1(15));
+        v[i + 4] = vb_and(vb_shr(c, 4), vb_set1(15));
+    }
+}
+
+TD_INLINE void nibble_lines(vb v[8], const uint8_t *w, int shift) { /* eight lines, one nibble of each byte */
+    TD_UNROLL
+    for (int i = 0; i < 8; i++) {
+        vb c = vb_load(w + 64 * i);
+        v[i] = vb_and(shift ? vb_shr(c, 4) : c, vb_set1(15));
+    }
+}
+
+/* Bits [at, at + n) of eight lines, moved to bit `to`. */
+TD_INLINE vb bit_line(const uint8_t *w, int i, int at, int n, int to) {
+    vb c = vb_load(w + 64 * i);
+    c = at > to ? vb_shr(c, at - to) : at < to ? vb_shl(c, to - at) : c;
+    return vb_and(c, vb_set1(((1 << n) - 1) << to));
+}
+
+TD_INLINE void unpack(vb v[8], int form, const uint8_t *w, int j, int r) {
+    const uint8_t *c = w + 4 * r;
+    switch (form) {
+    case TD_FORM_Q4_0:
+        nibbles(v, c + 32);
+        break;
+    case TD_FORM_Q4_1:
+        nibbles(v, c + 64);
+        break;
+    case TD_FORM_Q5_0:
+    case TD_FORM_Q5_1: {
+        int at = form == TD_FORM_Q5_0 ? 32 : 64;
+        nibbles(v, c + at + 64);
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_or_masked(v[i], w + at + 8 * i, r, 16);
+        break;
+    }
+    case TD_FORM_Q8_0:
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_load(c + 32 + 64 * i);
+        break;
+    case TD_FORM_IQ4_NL:
+    case TD_FORM_IQ4_XS:
+        nibbles(v, c + (form == TD_FORM_IQ4_NL ? 32 : 128 + 256 * j));
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_lookup(td_table_iq4, v[i]);
+        break;
+    case TD_FORM_TQ4_1S:
+        nibbles(v, c + 64);
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_lookup(td_table_tq4, v[i]);
+        break;
+    case TD_FORM_TQ3_1S:
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) {
+            vb low = bit_line(c + 64, i & 1, i & ~1, 2, 0);
+            v[i] = vb_lookup(td_table_tq3, vb_or_masked(low, w + 192 + 8 * i, r, 4));
+        }
+        break;
+    case TD_FORM_Q2_K:
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = bit_line(c + 256 + 512 * (j >> 2), i, 2 * (j & 3), 2, 0);
+        break;
+    case TD_FORM_Q3_K:
+        TD_UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] = vb_or(bit_line(c + 512 + 512 * (j >> 2), i, 2 * (j & 3), 2, 0), bit_line(c, i, j, 1, 2));
+        break;
+    case TD_FORM_Q4_K:
+        nibble_lines(v, c + 256 + 512 * (j >> 1), j & 1);
+        break;
+    case TD_FORM_Q5_K:
+        nibble_lines(v, c + 768 + 512 * (j >> 1), j & 1);
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_or(v[i], bit_line(c + 256, i, j, 1, 4));
+        break;
+    case TD_FORM_Q6_K:
+        nibble_lines(v, c + 1024 * (j >> 2) + 512 * (j & 1), j >> 1 & 1);
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_or(v[i], bit_line(c + 2048 + 512 * (j >> 2), i, 2 * (j & 3), 2, 4));
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- scales of a block of 256: bytes of 16 rows first, in a small array, then to f32 where they are used ---- */
+
+TD_INLINE void super_scales(uint8_t *sc, uint8_t *mn, int form, const uint8_t *w) {
+    switch (form) {
+    case TD_FORM_Q4_K:
+    case TD_FORM_Q5_K:
+        for (int i = 0; i < 64; i++) { /* four sub-blocks of 16 rows at a time */
+            uint8_t a = w[64 + i], b = w[128 + i], c = w[192 + i];
+            sc[i] = a & 63;
+            mn[i] = b & 63;
+            sc[64 + i] = (uint8_t)((c & 15) | (a >> 2 & 48));
+            mn[64 + i] = (uint8_t)(c >> 4 | (b >> 2 & 48));
+        }
+        break;
+    case TD_FORM_Q2_K:
+        for (int i = 0; i < 256; i++) {
+            sc[i] = w[i] & 15;
+            mn[i] = w[i] >> 4;
+        }
+        break;
+    case TD_FORM_Q3_K: {
+        const uint8_t *s = w + 1536;
+        for (int i = 0; i < 64; i++) {
+            uint8_t a = s[i], b = s[64 + i], c = s[128 + i];
+            sc[i] = (uint8_t)(((a & 15) | (c << 4 & 48)) - 32);
+            sc[64 + i] = (uint8_t)(((b & 15) | (c << 2 & 48)) - 32);
+            sc[128 + i] = (uint8_t)((a >> 4 | (c & 48)) - 32);
+            sc[192 + i] = (uint8_t)((b >> 4 | (c >> 2 & 48)) - 32);
+        }
+        break;
+    }
+    case TD_FORM_IQ4_XS: {
+        const uint8_t *l = w + 64;
+        for (int r = 0; r < 16; r++) {
+            unsigned h = w[32 + 2 * r] | (unsigned)w[33 + 2 * r] << 8;
+            for (int j = 0; j < 8; j++)
+                sc[16 * j + r] = (uint8_t)(((l[16 * (j / 2) + r] >> 4 * (j & 1) & 15) | (h >> 2 * j & 3) << 4) - 32);
+        }
+        break;
+    }
+    default:
+        break; /* Q6_K: its bytes are used in place */
+    }
+}
+
+TD_INLINE int form_subs(int form) {
+    return form >= TD_FORM_Q2_K && form <= TD_FORM_IQ4_XS ? 8 : 1;
+}
+
+TD_INLINE int form_bytes(int form) { /* of a packed block */
+    switch (form) {
+    case TD_FORM_Q4_0:
+    case TD_FORM_IQ4_NL:
+        return 288;
+    case TD_FORM_Q4_1:
+    case TD_FORM_TQ4_1S:
+        return 320;
+    case TD_FORM_Q5_0:
+        return 352;
+    case TD_FORM_Q5_1:
+        return 384;
+    case TD_FORM_Q8_0:
+        return 544;
+    case TD_FORM_TQ3_1S:
+        return 256;
+    case TD_FORM_Q2_K:
+        return 1344;
+    case TD_FORM_Q3_K:
+        return 1760;
+    case TD_FORM_Q4_K:
+        return 2304;
+    case TD_FORM_Q5_K:
+        return 2816;
+    case TD_FORM_Q6_K:
+        return 3360;
+    default:
+        return 2176; /* IQ4_XS */
+    }
+}
+
+/* Scales of a block of 32, rows from r on. */
+TD_INLINE void block_scales(vf s[2], vf m[2], int form, const uint8_t *w, int r) {
+    s[0] = vf_f16(w + 2 * r);
+    if (form == TD_FORM_Q4_1 || form == TD_FORM_Q5_1) m[0] = vf_f16(w + 32 + 2 * r);
+    if (form == TD_FORM_TQ3_1S || form == TD_FORM_TQ4_1S) {
+        vf step = vf_set1(form == TD_FORM_TQ3_1S ? TD_TQ3_STEP : TD_TQ4_STEP);
+        s[0] = vf_mul(s[0], step);
+        s[1] = vf_mul(vf_f16(w + 32 + 2 * r), step);
+    }
+}
+
+/* Scales of sub-block j of a block of 256. */
+TD_INLINE void sub_scales(vf s[2], vf m[2], int form, const uint8_t *w, const uint8_t *sc, const uint8_t *mn, vf d,
+                          vf dmin, int j, int r) {
+    const int kind = form_kind(form);
+    if (form == TD_FORM_Q6_K) {
+        s[0] = vf_mul(d, vf_i8(w + 3072 + 32 * j + r));
+        s[1] = vf_mul(d, vf_i8(w + 3072 + 32 * j + 16 + r));
+    } else if (kind == SCALE_16 || kind == SCALE_16_MIN) {
+        for (int h = 0; h < 2; h++) {
+            s[h] = vf_mul(d, kind == SCALE_16 ? vf_i8(sc + 16 * (2 * j + h) + r) : vf_u8(sc + 16 * (2 * j + h) + r));
+            if (kind == SCALE_16_MIN) m[h] = vf_neg(vf_mul(dmin, vf_u8(mn + 16 * (2 * j + h) + r)));
+        }
+    } else {
+        s[0] = vf_mul(d, form == TD_FORM_IQ4_XS ? vf_i8(sc + 16 * j + r) : vf_u8(sc + 16 * j + r));
+        if (kind == SCALE_32_MIN) m[0] = vf_neg(vf_mul(dmin, vf_u8(mn + 16 * j + r)));
+    }
+}
+
+/* Offsets of d and dmin in a packed block of 256. */
+TD_INLINE int super_d(int form) {
+    return form == TD_FORM_Q2_K ? 1280 : form == TD_FORM_Q3_K ? 1728 : form == TD_FORM_Q6_K ? 3328 : 0;
+}
+
+/* P passes side by side over the blocks: rows r0, r0 + TD_R, ... */
+TD_INLINE void tile_blocks(const td_tile_args *a, int form, int T, int P, int r0) {
+    const int subs = form_subs(form), bytes = form_bytes(form);
+    vf acc[TD_ACC];
+    TD_UNROLL
+    for (int p = 0; p < P; p++) TD_UNROLL
+    for (int t = 0; t < T; t++) acc[p * T + t] = a->resume ? vf_load(a->y + t * a->ldy + r0 + p * TD_R) : vf_zero();
+    const uint8_t *w = a->w, *q = a->q, *d = a->d, *x = a->x;
+    const size_t q_panel = a->q_panel, x_panel = a->x_panel;
+    uint8_t sc[256], mn[256]; /* [16 scales][16 rows] */
+    for (int64_t n = a->n; n > 0; n--, w += bytes) {
+        if (subs == 1) {
+            if (T <= TD_PANEL && r0 == 0) prefetch(w, bytes);
+            TD_UNROLL
+            for (int p = 0; p < P; p++) {
+                vf s[2], m[2];
+                vb v[8];
+                block_scales(s, m, form, w, r0 + p * TD_R);
+                unpack(v, form, w, 0, r0 + p * TD_R);
+                mul_add(acc + p * T, form, T, v, s, m, q, d, x, q_panel, x_panel);
+            }
+            q += TD_I8_BLOCK;
+            d += TD_I8_BLOCK;
+            x += TD_I8X_BLOCK;
+            continue;
+        }
+        super_scales(sc, mn, form, w);
+        TD_UNROLL
+        for (int j = 0; j < subs; j++) {
+            if (T <= TD_PANEL && r0 == 0) prefetch(w + bytes / 8 * j, bytes / 8);
+            TD_UNROLL
+            for (int p = 0; p < P; p++) {
+                int r = r0 + p * TD_R;
+                vf s[2], m[2], dmin = vf_zero();
+                vb v[8];
+                if (form == TD_FORM_Q2_K || form == TD_FORM_Q4_K || form == TD_FORM_Q5_K)
+                    dmin = vf_f16(w + super_d(form) + 32 + 2 * r);
+                sub_scales(s, m, form, w, sc, mn, vf_f16(w + super_d(form) + 2 * r), dmin, j, r);
+                unpack(v, form, w, j, r);
+                mul_add(acc + p * T, form, T, v, s, m, q, d, x, q_panel, x_panel);
+            }
+            q += TD_I8_BLOCK;
+            d += TD_I8_BLOCK;
+            x += TD_I8X_BLOCK;
+        }
+    }
+    TD_UNROLL
+    for (int p = 0; p < P; p++) TD_UNROLL
+    for (int t = 0; t < T; t++) vf_store(a->y + t * a->ldy + r0 + p * TD_R, acc[p * T + t]);
+}
+
+/* F32, F16, BF16: one line of 16 values of W per value of k. */
+TD_INLINE vf float_line(int form, const uint8_t *w, int r) {
+    if (form == TD_FORM_F32) return vf_load((const float *)(const void *)w + r);
+    return form == TD_FORM_F16 ? vf_f16(w + 2 * r) : vf_bf16(w + 2 * r);
+}
+
+TD_INLINE void tile_floats(const td_tile_args *a, int form, int T, int P, int r0) {
+    const int bytes = form == TD_FORM_F32 ? 64 : 32;
+    vf acc[TD_ACC];
+    TD_UNROLL
+    for (int p = 0; p < P; p++) TD_UNROLL
+    for (int t = 0; t < T; t++) acc[p * T + t] = a->resume ? vf_load(a->y + t * a->ldy + r0 + p * TD_R) : vf_zero();
+    const uint8_t *w = a->w;
+    const float *f = a->f;
+    for (int64_t i = 0; i < a->n; f += TD_PANEL * 32) {
+        int64_t end = i + 32 < a->n ? i + 32 : a->n;
+        for (const float *g = f; i < end; i++, g++, w += bytes) {
+            if (T <= TD_PANEL && r0 == 0) prefetch(w, 1);
+            TD_UNROLL
+            for (int p = 0; p < P; p++) {
+                vf v = float_line(form, w, r0 + p * TD_R);
+                TD_UNROLL
+                for (int t = 0; t < T; t++)
+                    acc[p * T + t] = vf_fma(v, vf_bcast((const uint8_t *)(g + 32 * (t & 7) + (t < 8 ? 0 : a->f_panel))),
+                                            acc[p * T + t]);
+            }
+        }
+    }
+    TD_UNROLL
+    for (int p = 0; p < P; p++) TD_UNROLL
+    for (int t = 0; t < T; t++) vf_store(a->y + t * a->ldy + r0 + p * TD_R, acc[p * T + t]);
+}
+
+/* Passes side by side: as many as leave T * P accumulators in registers (TD_ACC of them). */
+TD_INLINE int passes(int T) {
+    int p = 16 / TD_R;
+    while (p > 1 && p * T > TD_ACC) p /= 2;
+    return p;
+}
+
+TD_INLINE void tile_run(const td_tile_args *a, int form, int T) {
+    const int P = passes(T);
+    for (int r0 = 0; r0 < 16; r0 += P * TD_R) {
+        if (form <= TD_FORM_BF16)
+            tile_floats(a, form, T, P, r0);
+        else
+            tile_blocks(a, form, T, P, r0);
+    }
+}
+
+/* A tile of T rows as two of fewer, where registers do not suffice. */
+TD_INLINE td_tile_args tile_rest(const td_tile_args *a, int T) {
+    td_tile_args b = *a;
+    b.q += 32 * T;
+    b.d += 4 * T;
+    b.x += 4 * T;
+    b.f += 32 * T;
+    b.y += T * b.ldy;
+    return b;
+}
+
+#define TD_TILE(form, T)                                                                                               \
+    static void tile_##form##_##T(const td_tile_args *a) {                                                             \
+        tile_run(a, TD_FORM_##form, T);                                                                                \
+    }
+#define TD_TILE_PAIR(form, T, A, B)                                                                                    \
+    static void tile_##form##_##T(const td_tile_args *a) {                                                             \
+        td_tile_args b = tile_rest(a, A);                                                                              \
+        tile_##form##_##A(a);                                                                                          \
+        tile_##form##_##B(&b);                                                                                         \
+    }
+#define TD_TILE_LIST(form)                                                                                             \
+    {                                                                                                                  \
+        0, tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4, tile_##form##_5, tile_##form##_6,       \
+            tile_##form##_7, tile_##form##_8                                                                           \
+    }
+
+#endif

@@ -1,0 +1,151 @@
+/* 16 rows a vector: AVX-512 F, BW, DQ, VL and VNNI. What each operation means is said in vec_avx2.h's terms too;
+ * tests/kernel compares both with ref. */
+#ifndef TD_KERNELS_VEC_AVX512_H
+#define TD_KERNELS_VEC_AVX512_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { TD_R = 16, TD_ACC = 16 };
+typedef __m512 vf;
+typedef __m512i vi, vb;
+typedef unsigned short vec_u16 __attribute__((vector_size(64)));
+typedef int vec_i32 __attribute__((vector_size(64)));
+
+#define V_OP static inline __attribute__((always_inline))
+
+V_OP vf vf_zero(void) {
+    return _mm512_setzero_ps();
+}
+V_OP vf vf_set1(float x) {
+    return _mm512_set1_ps(x);
+}
+V_OP vf vf_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+V_OP void vf_store(float *p, vf x) {
+    _mm512_storeu_ps(p, x);
+}
+V_OP vf vf_bcast(const uint8_t *p) {
+    float x;
+    memcpy(&x, p, 4);
+    return _mm512_set1_ps(x);
+}
+V_OP vf vf_mul(vf a, vf b) {
+    return _mm512_mul_ps(a, b);
+}
+V_OP vf vf_fma(vf a, vf b, vf c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+V_OP vf vf_neg(vf a) {
+    return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f));
+}
+V_OP vf vf_from_vi(vi a) {
+    return _mm512_cvtepi32_ps(a);
+}
+V_OP vf vf_f16(const uint8_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+V_OP vf vf_bf16(const uint8_t *p) {
+    __m512i h = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(h, 16));
+}
+V_OP vf vf_u8(const uint8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+V_OP vf vf_i8(const uint8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+V_OP vb vb_load(const uint8_t *p) {
+    return _mm512_loadu_si512(p);
+}
+V_OP vb vb_set1(int x) {
+    return _mm512_set1_epi8((char)x);
+}
+V_OP vb vb_and(vb a, vb b) {
+    return _mm512_and_si512(a, b);
+}
+V_OP vb vb_or(vb a, vb b) {
+    return _mm512_or_si512(a, b);
+}
+/* In 16-bit units, so that bits of the neighbour come in: mask them. */
+V_OP vb vb_shr(vb a, int n) {
+    return (vb)((vec_u16)a >> n);
+}
+V_OP vb vb_shl(vb a, int n) {
+    return (vb)((vec_u16)a << n);
+}
+V_OP vb vb_lookup(const uint8_t table[16], vb i) {
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table)), i);
+}
+/* a | value in the bytes whose mask bit is set. */
+V_OP vb vb_or_masked(vb a, const uint8_t *mask, int r, int value) {
+    uint64_t k;
+    (void)r;
+    memcpy(&k, mask, 8);
+    return _mm512_mask_add_epi8(a, k, a, _mm512_set1_epi8((char)value)); /* the bit is clear in a */
+}
+/* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code: sum8 is -8 * their sum. */
+V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
+    int32_t s8;
+    (void)bits;
+    memcpy(&s8, sum8, 4);
+    vi s = _mm512_setzero_si512();
+    if (zero_log2 > 0) {
+        s = _mm512_set1_epi32(s8);
+        if (zero_log2 > 3) s = (vi)((vec_i32)s << (zero_log2 - 3));
+        if (zero_log2 < 3) s = (vi)((vec_i32)s >> (3 - zero_log2));
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        int32_t c; /* four activations, broadcast from memory inside the instruction */
+        memcpy(&c, q + 4 * i, 4);
+        s = _mm512_dpbusd_epi32(s, v[i], _mm512_set1_epi32(c));
+    }
+    return s;
+}
+
+/* ---- for rows.h ---- */
+
+V_OP vf vf_add(vf a, vf b) {
+    return _mm512_add_ps(a, b);
+}
+V_OP vf vf_sub(vf a, vf b) {
+    return _mm512_sub_ps(a, b);
+}
+V_OP vf vf_div(vf a, vf b) {
+    return _mm512_div_ps(a, b);
+}
+V_OP vf vf_max(vf a, vf b) {
+    return _mm512_max_ps(a, b);
+} /* a > b ? a : b, NaN gives b */
+V_OP vf vf_min(vf a, vf b) {
+    return _mm512_min_ps(a, b);
+} /* a < b ? a : b */
+V_OP vf vf_abs(vf a) {
+    return _mm512_abs_ps(a);
+}
+V_OP vf vf_less(vf a, vf b, vf yes, vf no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+V_OP vi vi_nearest(vf a) {
+    return _mm512_cvtps_epi32(a);
+} /* ties to even */
+V_OP vi vi_half(vi a) {
+    return _mm512_srai_epi32(a, 1);
+}
+V_OP vi vi_sub(vi a, vi b) {
+    return _mm512_sub_epi32(a, b);
+}
+V_OP vf vf_pow2(vi n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+}
+V_OP void vi_store_i8(uint8_t *p, vi a) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a));
+}
+V_OP int vi_sum(vi a) {
+    return _mm512_reduce_add_epi32(a);
+}
+
+#endif
