@@ -2,7 +2,9 @@
 #ifndef TD_CLI_COMMANDS_H
 #define TD_CLI_COMMANDS_H
 
-#define TD_COMMAND_LIST(X) X(inspect, "what a GGUF holds, whether it is sound, whether an assistant fits a target")
+#define TD_COMMAND_LIST(X)                                                                                             \
+    X(inspect, "what a GGUF holds, whether it is sound, whether an assistant fits a target")                           \
+    X(synth, "a target and assistant of real shape with random weights and a chosen acceptance")
 
 #define TD_COMMAND_DECLARE(name, summary) int td_cmd_##name(int argc, char **argv);
 TD_COMMAND_LIST(TD_COMMAND_DECLARE)

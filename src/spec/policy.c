@@ -9,27 +9,40 @@
 #define PRIOR_DRAFT_COST 0.03 /* of T(1), for one drafter pass */
 #define PRIOR_ACCEPT     0.70f
 #define PRIOR_WEIGHT     2.0f
-#define FORGET           0.92f /* per observation: about 12 rounds of memory */
+#define FORGET           0.93f  /* per observation: some 15 rounds of memory */
+#define FORGET_PROBE     0.80f  /* while idle a few probes decide */
+#define FORGET_UNSEEN    0.985f /* per round in which a position was not reached: it is tried again in time */
+#define FORGET_ALL       0.99f
 #define TIME_RATE        0.10
-#define PROBE_FIRST      8
-#define PROBE_LAST       128
-#define BASE_SEEN        2    /* measurements of a pass without drafts before the plan relies on it */
-#define BASE_AGE         256  /* rounds after which it is measured again */
-#define MARGIN           1.02 /* a deeper plan must promise this much more: measurement noise is not a gain */
+#define PROBE_LEAST      4
+#define PROBE_SHARE      0.008 /* of the time may go into probes that fail */
+#define DEEPER           0.97f /* an unseen position is taken to be accepted like the one before, times this */
+#define BASE_SEEN        2     /* measurements of a pass without drafts before the plan relies on it */
+#define BASE_AGE         256   /* rounds after which it is measured again */
+#define MARGIN           1.02  /* a deeper plan must promise this much more: measurement noise is not a gain */
 
 void td_policy_init(td_policy *p) {
     memset(p, 0, sizeof *p);
+    p->all.prior = PRIOR_ACCEPT;
+}
+
+/* What is believed of position i: the measurement, while it is thin, filled up by the position before. */
+static void believe(const td_policy_slot *s, float out[TD_MAX_DRAFT]) {
+    float before = s->prior;
     for (int i = 0; i < TD_MAX_DRAFT; i++) {
-        p->all.accept[i] = PRIOR_ACCEPT;
-        p->all.weight[i] = PRIOR_WEIGHT;
+        float w = s->weight[i], fill = w < PRIOR_WEIGHT ? PRIOR_WEIGHT - w : 0;
+        out[i] = (w * s->accept[i] + fill * before) / (w + fill);
+        before = out[i] * DEEPER;
     }
 }
 
 void td_policy_slot_reset(const td_policy *p, td_policy_slot *s) {
-    *s = (td_policy_slot){.probe_every = PROBE_FIRST};
+    float all[TD_MAX_DRAFT];
+    believe(&p->all, all);
+    *s = (td_policy_slot){.prior = all[0]};
     for (int i = 0; i < TD_MAX_DRAFT; i++) {
-        s->accept[i] = p->all.accept[i];
-        s->weight[i] = PRIOR_WEIGHT;
+        s->accept[i] = all[i];
+        s->weight[i] = p->all.weight[i] > 0 ? PRIOR_WEIGHT : 0;
     }
 }
 
@@ -64,8 +77,11 @@ static double draft_ns(const td_policy *p, int slots) {
     return PRIOR_DRAFT_COST * td_policy_step_ns(p, 1);
 }
 
-static bool probe_due(const td_policy_slot *s) {
-    return s->idle_rounds >= s->probe_every;
+/* A probe is one draft: its cost is one more row and one drafter pass. */
+static bool probe_due(const td_policy *p, const td_policy_slot *s, int rows) {
+    double base = td_policy_step_ns(p, rows), cost = td_policy_step_ns(p, rows + 1) - base + draft_ns(p, 1);
+    double every = base > 0 ? cost / base / PROBE_SHARE : 0;
+    return s->idle_rounds >= (every > PROBE_LEAST ? every : PROBE_LEAST);
 }
 
 /* Cost of drafting so that drafting[i] slots take part in chain step i. */
@@ -82,11 +98,14 @@ static bool base_unknown(const td_policy *p, int rows) {
 
 void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n_prompt) {
     double reach[TD_MAX_SLOTS]; /* probability that the next draft of the slot would be accepted */
+    float belief[TD_MAX_SLOTS][TD_MAX_DRAFT];
     int drafting[TD_MAX_DRAFT] = {0}, depth[TD_MAX_SLOTS] = {0};
     if (n > TD_MAX_SLOTS) n = TD_MAX_SLOTS;
     for (int i = 0; i < n; i++) {
         asks[i].depth = 0;
-        reach[i] = (double)asks[i].slot->accept[0];
+        asks[i].slot->probing = false;
+        believe(asks[i].slot, belief[i]);
+        reach[i] = (double)belief[i][0];
     }
     p->round++;
     if (n_prompt == 0 && base_unknown(p, n + n_other)) return;
@@ -102,7 +121,7 @@ void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n
         if (depth[pick] > deepest) deepest = depth[pick];
         tokens += reach[pick];
         rows++;
-        if (depth[pick] < TD_MAX_DRAFT) reach[pick] *= (double)asks[pick].slot->accept[depth[pick]];
+        if (depth[pick] < TD_MAX_DRAFT) reach[pick] *= (double)belief[pick][depth[pick]];
         double rate = tokens / (td_policy_step_ns(p, rows) + chain_ns(p, drafting, deepest) + 1e-9);
         if (rate > best * MARGIN || (rate > best && deepest > 1)) {
             best = rate;
@@ -115,9 +134,10 @@ void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n
             continue;
         }
         asks[i].slot->idle_rounds++;
-        if (asks[i].n_max > 0 && probe_due(asks[i].slot)) {
+        if (asks[i].n_max > 0 && probe_due(p, asks[i].slot, n + n_other + n_prompt)) {
             asks[i].depth = 1;
             asks[i].slot->idle_rounds = 0;
+            asks[i].slot->probing = true;
         }
     }
 }
@@ -149,12 +169,10 @@ static void observe(td_policy_slot *s, int i, bool accepted, float forget) {
 }
 
 void td_policy_saw_accept(td_policy *p, td_policy_slot *s, int drafted, int accepted) {
+    float forget = s->probing ? FORGET_PROBE : FORGET;
     for (int i = 0; i < drafted && i <= accepted && i < TD_MAX_DRAFT; i++) {
-        observe(s, i, i < accepted, FORGET);
-        observe(&p->all, i, i < accepted, 0.99f);
+        observe(s, i, i < accepted, forget);
+        observe(&p->all, i, i < accepted, FORGET_ALL);
     }
-    if (accepted > 0)
-        s->probe_every = PROBE_FIRST;
-    else if (drafted == 1 && s->probe_every < PROBE_LAST)
-        s->probe_every *= 2;
+    for (int i = accepted + 1; i < TD_MAX_DRAFT; i++) s->weight[i] *= FORGET_UNSEEN;
 }

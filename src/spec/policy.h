@@ -3,8 +3,9 @@
  * Measured while running: T(rows), the time of a forward pass by its number of rows; D(m), the time of one drafter
  * pass for m slots; and for every slot how often its i-th draft is accepted when the i-1 before it were. The plan is
  * the set of depths with the largest expected tokens per second, zero included: drafts are added one at a time, the
- * most probable first, as long as the rate rises. A slot at depth zero is probed now and then, ever more seldom while
- * probes fail, so that a text that becomes predictable is noticed at a cost below one percent. */
+ * most probable first, as long as the rate rises. A slot at depth zero is probed with one draft now and then, as often
+ * as its cost on this machine allows for one percent of the time, so that a text that becomes predictable is noticed.
+ */
 #ifndef TD_SPEC_POLICY_H
 #define TD_SPEC_POLICY_H
 
@@ -14,11 +15,12 @@
 
 #include <stdint.h>
 
-typedef struct td_policy_slot { /* acceptance of one slot; zeroed by td_policy_slot_reset */
-    float accept[TD_MAX_DRAFT]; /* estimate of P(draft i accepted | those before it were) */
+typedef struct td_policy_slot { /* acceptance of one slot; set by td_policy_slot_reset */
+    float accept[TD_MAX_DRAFT]; /* measured share of draft i accepted when those before it were */
     float weight[TD_MAX_DRAFT]; /* observations behind it, forgotten exponentially */
+    float prior;                /* of position 0 before anything is measured */
     int idle_rounds;            /* since the last draft of this slot */
-    int probe_every;            /* rounds between probes at depth zero */
+    bool probing;               /* its present draft is a probe */
 } td_policy_slot;
 
 typedef struct td_policy {
