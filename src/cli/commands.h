@@ -4,7 +4,8 @@
 
 #define TD_COMMAND_LIST(X)                                                                                             \
     X(inspect, "what a GGUF holds, whether it is sound, whether an assistant fits a target")                           \
-    X(synth, "a target and assistant of real shape with random weights and a chosen acceptance")
+    X(synth, "a target and assistant of real shape with random weights and a chosen acceptance")                       \
+    X(tokenize, "text to token ids and back")
 
 #define TD_COMMAND_DECLARE(name, summary) int td_cmd_##name(int argc, char **argv);
 TD_COMMAND_LIST(TD_COMMAND_DECLARE)

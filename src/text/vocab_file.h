@@ -5,9 +5,13 @@
 #include "vocab.h"
 
 struct td_gguf;
+struct td_gguf_writer;
 
 /* Keys tokenizer.ggml.*; refuses other models than gemma4, and files without tokens or merges. */
 td_status td_vocab_from_gguf(td_vocab **out, const struct td_gguf *g, td_error *err);
+
+/* The keys tokenizer.ggml.* that a Gemma 4 file carries, in the order of published files: for convert and synth. */
+td_status td_vocab_put_gguf(struct td_gguf_writer *w, const td_vocab *v, td_error *err);
 
 /* The arrays of a tokenizer.json (BPE model with byte fallback), for td_vocab_create or for writing a GGUF file. */
 typedef struct td_vocab_json td_vocab_json;

@@ -147,17 +147,16 @@ td_status td_vocab_open(td_vocab **out, const char *path, td_error *err) {
             return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for a path");
         path = inside.data;
     }
-    td_status st = td_map_open(&m, path, err);
-    if (!st && m.n_bytes >= 4 && memcmp(m.data, "GGUF", 4) == 0) {
-        td_gguf *g = NULL;
-        st = td_gguf_open(&g, path, err);
-        if (!st) st = td_vocab_from_gguf(out, g, err);
-        td_gguf_close(g);
-    } else if (!st) {
-        st = open_json(out, &m, err);
+    td_status st = td_map_open(&m, path, err); /* these two name the file themselves */
+    bool gguf = !st && m.n_bytes >= 4 && memcmp(m.data, "GGUF", 4) == 0;
+    td_gguf *g = NULL;
+    if (gguf) st = td_gguf_open(&g, path, err);
+    if (!st) {
+        st = gguf ? td_vocab_from_gguf(out, g, err) : open_json(out, &m, err);
+        if (st) td_error_prefix(err, "%s", path);
     }
+    td_gguf_close(g);
     td_map_close(&m);
-    if (st) td_error_prefix(err, "%s", path);
     td_buf_free(&inside);
     return st;
 }

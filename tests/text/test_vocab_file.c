@@ -3,6 +3,7 @@
 #include "vocab_fixture.h"
 
 #include "base/clock.h"
+#include "file/gguf_write.h"
 #include "text/vocab_file.h"
 #include "text/vocab_impl.h"
 
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -117,6 +119,90 @@ static void test_the_real_file(void **state) {
     }
 }
 
+/* ---- GGUF -------------------------------------------------------------------------------------------------------- */
+
+static char gguf_path[] = "/tmp/tandem-test-XXXXXX";
+
+static td_gguf_writer *begin_gguf(void) {
+    td_gguf_writer *w = NULL;
+    strcpy(gguf_path + strlen(gguf_path) - 6, "XXXXXX");
+    int fd = mkstemp(gguf_path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(td_gguf_writer_open(&w, gguf_path, NULL), TD_OK);
+    assert_int_equal(td_gguf_put_str(w, "general.architecture", "gemma4", NULL), TD_OK);
+    return w;
+}
+
+static td_status end_gguf(td_gguf_writer *w, td_vocab **v, td_error *err) {
+    assert_int_equal(td_gguf_writer_commit(w, err), TD_OK);
+    td_status st = td_vocab_open(v, gguf_path, err);
+    unlink(gguf_path);
+    return st;
+}
+
+static void test_gguf_round_trip(void **state) {
+    (void)state;
+    td_gguf_writer *w = begin_gguf();
+    td_vocab *v = NULL;
+    td_error err = {0};
+    if (td_vocab_put_gguf(w, fixture_vocab(), &err)) fail_msg("%s", err.text);
+    int64_t start = td_clock_ns();
+    if (end_gguf(w, &v, &err)) fail_msg("%s", err.text);
+    print_message("written and loaded in %.0f ms\n", (double)(td_clock_ns() - start) * 1e-6);
+    same_vocab(fixture_vocab(), v);
+    td_vocab_destroy(v);
+}
+
+static void test_golden_models(void **state) {
+    (void)state;
+    td_vocab *v = NULL;
+    td_error err = {0};
+    if (td_vocab_open(&v, "tests/golden/data/e.gguf", &err)) fail_msg("%s", err.text);
+    assert_int_equal(td_vocab_size(v), 600);
+    td_tokens t = {0};
+    assert_int_equal(td_vocab_tokenize(v, "the win<|turn>", 14, TD_SPECIAL_ALL, true, &t, NULL), TD_OK);
+    const uint32_t want[] = {2, 447, 460, 466, 463, 105};
+    assert_int_equal(t.n, 6);
+    assert_memory_equal(t.ids, want, sizeof want);
+    td_tokens_free(&t);
+    td_vocab_destroy(v);
+}
+
+/* One key of a good file replaced by a wrong one. */
+static void refuse_gguf(int wrong, td_status code, const char *part) {
+    static const td_slice words[] = {{"a", 1}, {"b", 1}};
+    static const int32_t numbers[] = {1, 2, 3};
+    td_gguf_writer *w = begin_gguf();
+    td_vocab *v = NULL;
+    td_error err = {0};
+    if (wrong != 1) td_gguf_put_str(w, "tokenizer.ggml.model", wrong == 2 ? "llama" : "gemma4", NULL);
+    if (wrong == 3) td_gguf_put_array(w, "tokenizer.ggml.tokens", TD_GGUF_I32, numbers, 3, NULL);
+    if (wrong != 3 && wrong != 4) td_gguf_put_strings(w, "tokenizer.ggml.tokens", words, 2, NULL);
+    if (wrong == 5) td_gguf_put_u32(w, "tokenizer.ggml.merges", 7, NULL);
+    if (wrong != 5 && wrong != 6) td_gguf_put_strings(w, "tokenizer.ggml.merges", words, 2, NULL);
+    if (wrong == 7) td_gguf_put_array(w, "tokenizer.ggml.token_type", TD_GGUF_I32, numbers, 1, NULL);
+    if (wrong == 8) td_gguf_put_strings(w, "tokenizer.ggml.token_type", words, 2, NULL);
+    if (wrong == 9) td_gguf_put_str(w, "tokenizer.ggml.bos_token_id", "2", NULL);
+    assert_int_equal(end_gguf(w, &v, &err), code);
+    assert_null(v);
+    if (!strstr(err.text, part)) fail_msg("case %d: \"%s\" does not say \"%s\"", wrong, err.text, part);
+}
+
+static void test_wrong_gguf(void **state) {
+    (void)state;
+    refuse_gguf(1, TD_ERR_FORMAT, "tokenizer.ggml.model");
+    refuse_gguf(2, TD_ERR_UNSUPPORTED, "\"llama\"");
+    refuse_gguf(3, TD_ERR_FORMAT, "tokens");
+    refuse_gguf(4, TD_ERR_FORMAT, "tokens");
+    refuse_gguf(5, TD_ERR_FORMAT, "merges");
+    refuse_gguf(6, TD_ERR_FORMAT, "merges");
+    refuse_gguf(7, TD_ERR_FORMAT, "token_type");
+    refuse_gguf(8, TD_ERR_FORMAT, "token_type");
+    refuse_gguf(9, TD_ERR_FORMAT, "bos_token_id");
+    refuse_gguf(0, TD_ERR_FORMAT, "byte token");
+}
+
 static td_status parse(const char *text, size_t n, td_error *err) {
     td_vocab_json *j = NULL;
     td_vocab *v = NULL;
@@ -209,9 +295,9 @@ static int done(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_real_file),
-        cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_the_real_file), cmocka_unit_test(test_gguf_round_trip),
+        cmocka_unit_test(test_golden_models), cmocka_unit_test(test_wrong_gguf),
+        cmocka_unit_test(test_damage),        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, done);
 }
