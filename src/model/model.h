@@ -109,7 +109,8 @@ enum {
     TD_ROW_LOGITS = 1, /* wants its n_vocab logits, capped and with suppressed ids at -inf */
     TD_ROW_HIDDEN =
         2, /* wants its hidden state after the final norm: what the head multiplies, what a draft starts from */
-    TD_ROW_ARGMAX = 4 /* wants only the largest logit (ties: lowest id), found without writing a logits row */
+    TD_ROW_ARGMAX = 4 /* wants only the largest logit (ties: lowest id), found without writing a logits row;
+                       * not together with TD_ROW_LOGITS */
 };
 
 typedef struct td_row {

@@ -1,0 +1,176 @@
+/* What the forward passes of target and assistant share: buffers, one thread's view of a step, the decoder layer.
+ *
+ * All threads of the pool walk a step together. Work that is heavy (a product with a weight matrix, attention) is cut
+ * into units which threads take; a barrier ends the stage. Work that is light (norms, residuals, quantising a row) is
+ * done in one of two ways. With at most TD_OWN_ROWS rows, every thread does it for all rows in memory of its own: some
+ * thousand operations are cheaper than a barrier. With more, rows are split over the threads and a barrier follows.
+ * Both give the same bits, because every thread runs the same code on the same numbers. */
+#ifndef TD_MODEL_FORWARD_H
+#define TD_MODEL_FORWARD_H
+
+#include "../kernels/attention.h"
+#include "../kernels/kernels.h"
+#include "../kv/kv.h"
+#include "weights.h"
+
+enum {
+    TD_OWN_ROWS = 4,
+    TD_KINDS = 8,       /* distinct (sliding, n_head, n_kv) in one network */
+    TD_TOP = 10,        /* candidates a draft's probability is measured against */
+    TD_HEAD_GROUPS = 32 /* row groups of the head per unit: 512 logits, a tile that stays in the first-level cache */
+};
+
+typedef enum td_stage {
+    TD_STAGE_EMBED,
+    TD_STAGE_QKV,
+    TD_STAGE_ROPE, /* norm, rotation, storing keys and values */
+    TD_STAGE_ATTENTION,
+    TD_STAGE_OUT,
+    TD_STAGE_UP,
+    TD_STAGE_DOWN,
+    TD_STAGE_PLE,
+    TD_STAGE_HEAD,
+    TD_STAGE_DRAFT, /* projections of the assistant; its layers count above */
+    TD_STAGE_COUNT
+} td_stage;
+
+typedef struct td_top { /* the largest values seen, best first; ties: lowest id first */
+    int n;
+    float value[TD_TOP];
+    int32_t id[TD_TOP];
+} td_top;
+
+/* The experts of a step's rows, grouped: entries [first[e], first[e + 1]) belong to expert e, rows ascending. */
+typedef struct td_route {
+    int32_t *pick;  /* [rows][n_expert_used] chosen experts of a row */
+    float *weight;  /* [rows][n_expert_used] */
+    int32_t *first; /* [n_expert + 1] */
+    int32_t *slot;  /* [n_expert] first row of the expert's group in grouped activations, multiples of TD_PANEL */
+    int32_t *row;   /* [entries] */
+    float *share;   /* [entries] */
+    float *prob;    /* [n_expert] */
+} td_route;
+
+/* One thread's own memory. Activations are raw: td_acts_init lays them out for the layer at hand. */
+typedef struct td_thread_mem {
+    float *x;                     /* [TD_OWN_ROWS][d_model] residual stream */
+    float *q;                     /* [TD_OWN_ROWS][max_q] */
+    float *row;                   /* [2][max(d_model, 2 d_backbone)] */
+    uint8_t *in, *mid, *rt, *out; /* activations of TD_OWN_ROWS rows: k = d_model, d_model, d_model, max_q */
+    float *tile;                  /* [max_rows][16 TD_HEAD_GROUPS] */
+    int32_t *pos;                 /* [n_vocab / n_centroid] */
+    uint8_t *scratch;             /* of the kernels */
+    td_best *best;                /* [max_rows] */
+    td_top *top;                  /* [max_rows] */
+    td_route route;
+} td_thread_mem;
+
+/* Buffers of one network for at most max_rows rows. */
+typedef struct td_bufs {
+    const td_net *net;
+    int max_rows, n_thread;
+    uint8_t *memory;
+    size_t n_bytes;
+    float *x, *q, *k, *v, *att, *y,
+        *y2; /* [max_rows] of d_model, max_q, max_kv, max_kv, max_q, widest product, d_model */
+    float *ple, *ple_table, *ple_gate;                       /* [max_rows] of n_layer * d_ple (twice), d_ple */
+    float *router;                                           /* [max_rows][n_expert] */
+    uint8_t *in, *mid, *rt, *out, *ff, *pl, *ex_in, *ex_mid; /* activations */
+    int32_t *pick;                                           /* [max_rows][n_expert_used], [max_rows][n_expert_used] */
+    float *weight;
+    float *cos[2], *sin[2]; /* [sliding][max_rows][n_pairs] */
+    td_attn_row *att_rows[2];
+    int n_kinds;
+    struct td_kind {
+        bool sliding;
+        int n_head, n_kv;
+        td_attn_plan *plan;
+    } kind[TD_KINDS];
+    uint8_t *layer_kind;   /* [n_layer] */
+    td_thread_mem *thread; /* [n_thread] */
+    /* results of a draft */
+    float *h_next[2]; /* [max_rows][d_backbone], used in turn */
+    float *scores;    /* [max_rows][n_centroid] */
+    int32_t *chosen;  /* [max_rows][n_centroid_used] */
+    float *z;         /* [max_rows][n_centroid_used * n_vocab / n_centroid] */
+    int turn;
+} td_bufs;
+
+typedef struct td_clock_stages {
+    bool on;
+    int64_t last_ns, t_ns[TD_STAGE_COUNT];
+    uint64_t n_bytes[TD_STAGE_COUNT];
+} td_clock_stages;
+
+struct td_workspace {
+    const td_model *model;
+    const td_drafter *drafter;
+    td_bufs target, draft;
+    int max_out, max_hidden;
+    float *logits, *hidden;                   /* [max_out][n_vocab], [max_hidden][d_model] */
+    int32_t *logits_at, *hidden_at, *best_at; /* [max_rows] place of a row's result, -1: none */
+    int32_t *pos, *slot;                      /* [max_rows] of the rows */
+    int32_t *out_row;    /* [max_rows] rows that go through the head: logits rows first, then arg-max rows */
+    td_best *best;       /* [max_rows] */
+    int32_t *pos, *slot; /* [max_rows] of the step's rows */
+    int n_rows, n_logits, n_best, n_hidden; /* of the last step */
+    td_clock_stages clock;
+    uint64_t n_bytes;
+};
+
+/* `row_values`: the widest row that is quantised, if wider than d_model; `scratch`: bytes beyond the matrices' own. */
+td_status td_bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_rows, size_t row_values, size_t scratch,
+                         td_error *err);
+void td_bufs_free(td_bufs *b);
+/* Angles and visible ranges of a step's rows; every plan. `pos` and `hi` of row i through the two functions' user. */
+td_status td_bufs_plan(td_bufs *b, int n_rows, td_error *err);
+
+/* ---- one thread's view ---- */
+
+typedef struct td_team {
+    td_pool *pool;
+    int ith, nth;
+    const td_kernels *kn;
+    const td_net *net;
+    td_bufs *b;
+    td_thread_mem *mem;
+    td_kv *kv; /* written where a layer owns its keys, else read */
+    td_clock_stages *clock;
+    const int32_t *pos, *slot; /* [n_rows] */
+    int n_rows;
+    bool own;   /* light work: all rows in own memory */
+    int r0, r1; /* rows of light work */
+    float *x;   /* residual stream: own or shared */
+    uint8_t *in, *mid, *rt, *out;
+} td_team;
+
+void td_team_init(td_team *t, td_pool *pool, int ith, int nth, const td_net *net, td_bufs *b, int n_rows);
+/* Ends light work: a barrier only where rows are split. */
+void td_team_rows_done(const td_team *t);
+void td_team_barrier(const td_team *t, td_stage stage);
+/* The part [*a, *b) of [begin, end) that falls into [at, at + n), relative to `at`; false when empty. For stages of
+ * several jobs numbered one after the other. */
+bool td_part(int64_t begin, int64_t end, int64_t at, int64_t n, int64_t *a, int64_t *b);
+/* How many units to take at once: some pieces per thread, so that a slow core does not hold the stage. */
+int64_t td_grain(const td_team *t, int64_t n_units);
+
+typedef struct td_job { /* y = W x for all rows */
+    const td_matrix *m;
+    const td_acts *a;
+    float *y;
+    int64_t ldy;
+} td_job;
+/* All products of one stage, without the barrier. */
+void td_matmuls(const td_team *t, const td_job *jobs, int n_jobs);
+
+/* All decoder layers on t->x. */
+void td_layers_run(td_team *t);
+/* Steps 8 to 8h of the MoE layer, from t->x: leaves the dense branch in b->y and the experts' sum in b->y2. */
+void td_experts_run(td_team *t, int l);
+
+/* Products write y[i * ldy + p] for rows p of the matrix: where y begins if `tile` is to hold rows from p0. */
+float *td_tile(float *tile, int64_t p0);
+td_acts td_acts_at(uint8_t *mem, int n_rows, int64_t k, uint32_t parts);
+void td_top_add(td_top *top, float value, int32_t id);
+
+#endif

@@ -1,0 +1,254 @@
+/* The forward pass of a target: embedding, per-layer inputs, decoder layers (layer.c), head. */
+#include "model.h"
+
+#include "../base/alloc_guard.h"
+#include "../base/clock.h"
+#include "forward.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { TABLE_RUN = 2048 }; /* values of the per-layer table per unit: a multiple of 256, a few hundred ns */
+
+typedef struct run {
+    const td_model *m;
+    td_kv *kv;
+    const td_step *step;
+    td_workspace *w;
+    td_pool *pool;
+    int32_t *pos, *slot; /* [n_rows] */
+} run;
+
+static size_t at(int row, int64_t width) {
+    return (size_t)row * (size_t)width;
+}
+
+/* ---- embedding ---- */
+
+static void embed(td_team *t, const run *u, const td_acts *in) {
+    const td_shape *s = &t->net->shape;
+    int64_t d = s->d_model;
+    float scale = sqrtf((float)d);
+    for (int r = t->r0; r < t->r1; r++) {
+        float *x = t->x + at(r, d);
+        td_matrix_row(&u->m->embd, 0, u->step->rows[r].token, x, t->mem->scratch);
+        t->kn->scale(x, x, scale, d);
+        if (in) t->kn->acts_set(in, r, x, NULL, 1.0f, 0, in->n_blocks);
+    }
+    td_team_rows_done(t);
+}
+
+/* Angles of all rows for both attention types, in double: exact at any position. */
+static void angles(const td_team *t, const run *u, int64_t i) {
+    int row = (int)(i / 2), k = (int)(i % 2);
+    const td_rope *r = &t->net->rope[k];
+    if (!r->freq) return;
+    td_rope_table(t->b->cos[k] + at(row, r->n_pairs), t->b->sin[k] + at(row, r->n_pairs), r->freq, r->n_pairs,
+                  u->pos[row]);
+}
+
+/* Part `i` of a row's entries in the per-layer table, times sqrt(d_ple). */
+static void table_part(const td_team *t, const run *u, int row, int64_t i) {
+    const td_shape *s = &t->net->shape;
+    int64_t n = (int64_t)s->n_layer * s->d_ple, begin = i * TABLE_RUN, count = n - begin;
+    if (count > TABLE_RUN) count = TABLE_RUN;
+    float *y = t->b->ple_table + at(row, n) + begin;
+    td_matrix_row_slice(&u->m->ple_embd, 0, u->step->rows[row].token, begin, count, y, t->mem->scratch);
+    t->kn->scale(y, y, sqrtf((float)s->d_ple), count);
+}
+
+/* (RMS(context) + identity) / sqrt 2, per layer's slice. */
+static void per_layer_inputs(td_team *t, const run *u) {
+    const td_shape *s = &t->net->shape;
+    int64_t n = (int64_t)s->n_layer * s->d_ple, begin, end, units = (int64_t)t->n_rows * s->n_layer;
+    float inv = 1.0f / sqrtf((float)s->d_model);
+    while (td_pool_take(t->pool, units, td_grain(t, units), &begin, &end)) {
+        for (int64_t i = begin; i < end; i++) {
+            size_t o = at((int)(i / s->n_layer), n) + (size_t)(i % s->n_layer) * (size_t)s->d_ple;
+            float *c = t->b->ple + o;
+            t->kn->scale(c, c, inv, s->d_ple);
+            t->kn->rmsnorm(c, c, u->m->ple_norm, s->d_ple, s->eps);
+            t->kn->add_scale(c, t->b->ple_table + o, 1.0f / sqrtf(2.0f), s->d_ple);
+        }
+    }
+    td_team_barrier(t, TD_STAGE_EMBED);
+}
+
+/* One stage: angles, table rows and context projection; then their sum. */
+static void input_stage(td_team *t, const run *u) {
+    const td_shape *s = &t->net->shape;
+    bool ple = s->d_ple > 0;
+    int64_t n_ple = (int64_t)s->n_layer * s->d_ple, parts = (n_ple + TABLE_RUN - 1) / TABLE_RUN;
+    int64_t n_angles = 2 * (int64_t)t->n_rows, n_table = ple ? parts * t->n_rows : 0;
+    int64_t n_groups = ple ? u->m->ple_proj.n_groups : 0, unit = td_grain(t, n_groups), begin, end, a, b;
+    int64_t n_proj = ple ? (n_groups + unit - 1) / unit : 0;
+    td_acts in = td_acts_at(t->in, t->n_rows, s->d_model, ple ? td_matrix_acts(&u->m->ple_proj) : TD_ACTS_F32);
+    embed(t, u, ple ? &in : NULL);
+    while (td_pool_take(t->pool, n_proj + n_table + n_angles, 1, &begin, &end)) {
+        if (td_part(begin, end, 0, n_proj, &a, &b)) {
+            int64_t g1 = (a + 1) * unit < n_groups ? (a + 1) * unit : n_groups;
+            td_matmul(&u->m->ple_proj, 0, a * unit, g1, &in, 0, t->n_rows, t->b->ple, n_ple, t->mem->scratch);
+        } else if (td_part(begin, end, n_proj, n_table, &a, &b)) {
+            table_part(t, u, (int)(a / parts), a % parts);
+        } else {
+            angles(t, u, begin - n_proj - n_table);
+        }
+    }
+    td_team_barrier(t, TD_STAGE_EMBED);
+    if (ple) per_layer_inputs(t, u);
+}
+
+/* ---- head ---- */
+
+static void suppress(const td_model *m, float *logits, int64_t p0, int64_t p1) {
+    for (int i = 0; i < m->n_suppress; i++)
+        if (m->suppress[i] >= p0 && m->suppress[i] < p1) logits[m->suppress[i]] = -INFINITY;
+}
+
+/* Final norm of the rows that someone asked for: hidden rows, and the head's input in order of w->out_row. */
+static void final_norm(td_team *t, const run *u, const td_acts *in) {
+    const td_workspace *w = u->w;
+    const td_shape *s = &t->net->shape;
+    int64_t d = s->d_model;
+    int n_out = w->n_logits + w->n_best, begin = t->own ? 0 : t->r0, end = t->own ? t->n_rows : t->r1;
+    for (int r = begin; r < end; r++)
+        if (w->hidden_at[r] >= 0 && (!t->own || t->ith == 0))
+            t->kn->rmsnorm(w->hidden + at(w->hidden_at[r], d), t->x + at(r, d), t->net->output_norm, d, s->eps);
+    if (!t->own) { /* rows that others hold: visible after the last layer's barrier and this one */
+        int64_t o0, o1;
+        td_pool_barrier(t->pool, t->ith);
+        td_pool_span(n_out, TD_PANEL, t->ith, t->nth, &o0, &o1);
+        begin = (int)o0;
+        end = (int)o1;
+    } else {
+        end = n_out;
+    }
+    for (int o = begin; o < end; o++) td_acts_norm(in, o, t->x + at(w->out_row[o], d), t->net->output_norm, s->eps);
+    td_team_rows_done(t);
+}
+
+static void head(td_team *t, const run *u) {
+    const td_workspace *w = u->w;
+    const td_shape *s = &t->net->shape;
+    const td_matrix *m = &t->net->head;
+    int n_out = w->n_logits + w->n_best;
+    int64_t v = s->n_vocab, begin, end;
+    td_acts in = td_acts_at(t->in, n_out, s->d_model, td_matrix_acts(m));
+    final_norm(t, u, &in);
+    for (int i = 0; i < w->n_best; i++) t->mem->best[i] = (td_best){-INFINITY, -1};
+    while (td_pool_take(t->pool, m->n_groups, TD_HEAD_GROUPS, &begin, &end)) {
+        int64_t p0 = begin * TD_GROUP, p1 = end * TD_GROUP < v ? end * TD_GROUP : v;
+        if (w->n_logits) td_matmul(m, 0, begin, end, &in, 0, w->n_logits, w->logits, v, t->mem->scratch);
+        for (int i = 0; i < w->n_logits; i++) {
+            float *z = w->logits + at(i, v);
+            if (s->softcap != 0) t->kn->softcap(z + p0, z + p0, s->softcap, p1 - p0);
+            suppress(u->m, z, p0, p1);
+        }
+        if (w->n_best)
+            td_matmul_argmax(m, p0, p1, &in, w->n_logits, w->n_best, s->softcap, u->m->suppress, u->m->n_suppress,
+                             t->mem->best, t->mem->scratch);
+    }
+    td_team_barrier(t, TD_STAGE_HEAD);
+}
+
+/* ---- the step ---- */
+
+static void step_thread(void *arg, int ith, int nth) {
+    run *u = arg;
+    td_workspace *w = u->w;
+    td_team t = {.kv = u->kv, .pos = u->pos, .slot = u->slot, .clock = &w->clock};
+    td_alloc_guard_enter();
+    td_team_init(&t, u->pool, ith, nth, &u->m->net, &w->target, u->step->n_rows);
+    input_stage(&t, u);
+    td_layers_run(&t);
+    if (w->n_logits + w->n_best + w->n_hidden > 0) head(&t, u);
+    td_alloc_guard_leave();
+}
+
+static td_status bad_row(td_error *err, int i, const char *what, int64_t value, int64_t limit) {
+    return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "row %d of the step: %s %lld, expected 0 to %lld", i, what,
+                   (long long)value, (long long)limit);
+}
+
+/* Checks the rows and decides where their results go. */
+static td_status check_rows(const run *u, td_error *err) {
+    const td_shape *s = &u->m->net.shape;
+    td_workspace *w = u->w;
+    const td_step *step = u->step;
+    w->n_rows = w->n_logits = w->n_best = w->n_hidden = 0;
+    if (step->n_rows < 1 || step->n_rows > w->target.max_rows)
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "a step of %d rows: expected 1 to %d", step->n_rows,
+                       w->target.max_rows);
+    for (int i = 0; i < step->n_rows; i++) {
+        const td_row *r = &step->rows[i];
+        if (r->token < 0 || r->token >= s->n_vocab) return bad_row(err, i, "token", r->token, s->n_vocab - 1);
+        if (r->pos < 0 || (uint32_t)r->pos >= td_kv_n_ctx(u->kv))
+            return bad_row(err, i, "position", r->pos, (int64_t)td_kv_n_ctx(u->kv) - 1);
+        if ((r->flags & TD_ROW_LOGITS) && (r->flags & TD_ROW_ARGMAX))
+            return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "row %d of the step asks for logits and for arg-max", i);
+        w->logits_at[i] = r->flags & TD_ROW_LOGITS ? w->n_logits++ : -1;
+        w->best_at[i] = r->flags & TD_ROW_ARGMAX ? w->n_best++ : -1;
+        w->hidden_at[i] = r->flags & TD_ROW_HIDDEN ? w->n_hidden++ : -1;
+        u->pos[i] = r->pos;
+        u->slot[i] = r->slot;
+    }
+    if (w->n_logits > w->max_out || w->n_hidden > w->max_hidden)
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
+                       "%d logits rows and %d hidden rows in a step: at most %d and %d are reserved", w->n_logits,
+                       w->n_hidden, w->max_out, w->max_hidden);
+    for (int i = 0; i < step->n_rows; i++) {
+        if (w->logits_at[i] >= 0) w->out_row[w->logits_at[i]] = i;
+        if (w->best_at[i] >= 0) w->out_row[w->n_logits + w->best_at[i]] = i;
+    }
+    return TD_OK;
+}
+
+/* Rows of slot `slot` from row i: their number. */
+static int slot_run(const td_step *step, int i) {
+    int n = 1;
+    while (i + n < step->n_rows && step->rows[i + n].slot == step->rows[i].slot) n++;
+    return n;
+}
+
+/* Pages for every slot's new rows, and what each row sees. */
+static td_status reserve(const run *u, td_error *err) {
+    const td_step *step = u->step;
+    td_bufs *b = &u->w->target;
+    for (int i = 0, n; i < step->n_rows; i += n) {
+        uint32_t slot = (uint32_t)step->rows[i].slot, first = td_kv_n_pos(u->kv, slot);
+        n = slot_run(step, i);
+        for (int j = 0; j < n; j++)
+            if ((uint32_t)step->rows[i + j].pos != first + (uint32_t)j)
+                return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
+                               "row %d of the step: position %d of slot %u, expected %u", i + j, step->rows[i + j].pos,
+                               slot, first + (uint32_t)j);
+        td_status st = td_kv_reserve(u->kv, slot, (uint32_t)n, err);
+        if (st) return st;
+    }
+    for (int i = 0; i < step->n_rows; i++) {
+        uint32_t pos = (uint32_t)u->pos[i], slot = (uint32_t)u->slot[i];
+        b->att_rows[0][i] = (td_attn_row){slot, 0, pos + 1};
+        b->att_rows[1][i] = (td_attn_row){slot, td_kv_window_lo(u->kv, pos), pos + 1};
+    }
+    return td_bufs_plan(b, step->n_rows, err);
+}
+
+td_status td_target_forward(const td_model *m, td_kv *kv, const td_step *step, td_workspace *w, td_pool *pool,
+                            td_error *err) {
+    run u = {.m = m, .kv = kv, .step = step, .w = w, .pool = pool, .pos = w->pos, .slot = w->slot};
+    td_status st = check_rows(&u, err);
+    if (!st) st = reserve(&u, err);
+    if (st) return st;
+    if (w->clock.on) w->clock.last_ns = td_clock_ns();
+    td_pool_run(pool, step_thread, &u);
+    for (int i = 0; i < w->n_best; i++) {
+        w->best[i] = w->target.thread[0].best[i];
+        for (int k = 1; k < w->target.n_thread; k++) td_best_merge(&w->best[i], w->target.thread[k].best[i]);
+    }
+    for (int i = 0, n; i < step->n_rows; i += n) {
+        n = slot_run(step, i);
+        td_kv_commit(kv, (uint32_t)step->rows[i].slot, (uint32_t)n);
+    }
+    w->n_rows = step->n_rows;
+    return TD_OK;
+}

@@ -1,0 +1,91 @@
+/* One thread's view of a step, and how stages are cut into units (see forward.h). */
+#include "forward.h"
+
+#include "../base/clock.h"
+
+#include <string.h>
+
+void td_team_init(td_team *t, td_pool *pool, int ith, int nth, const td_net *net, td_bufs *b, int n_rows) {
+    td_thread_mem *m = &b->thread[ith];
+    t->pool = pool;
+    t->ith = ith;
+    t->nth = nth;
+    t->kn = td_kernels_get();
+    t->net = net;
+    t->b = b;
+    t->mem = m;
+    t->n_rows = n_rows;
+    t->own = n_rows <= TD_OWN_ROWS;
+    t->r0 = 0;
+    t->r1 = n_rows;
+    t->x = t->own ? m->x : b->x;
+    t->in = t->own ? m->in : b->in;
+    t->mid = t->own ? m->mid : b->mid;
+    t->rt = t->own ? m->rt : b->rt;
+    t->out = t->own ? m->out : b->out;
+    if (!t->own) { /* whole panels of activations, so that two threads do not write one line */
+        int64_t begin, end;
+        td_pool_span(n_rows, TD_PANEL, ith, nth, &begin, &end);
+        t->r0 = (int)begin;
+        t->r1 = (int)end;
+    }
+}
+
+void td_team_rows_done(const td_team *t) {
+    if (!t->own) td_pool_barrier(t->pool, t->ith);
+}
+
+void td_team_barrier(const td_team *t, td_stage stage) {
+    td_pool_barrier(t->pool, t->ith);
+    if (t->ith == 0 && t->clock && t->clock->on) {
+        int64_t now = td_clock_ns();
+        t->clock->t_ns[stage] += now - t->clock->last_ns;
+        t->clock->last_ns = now;
+    }
+}
+
+bool td_part(int64_t begin, int64_t end, int64_t at, int64_t n, int64_t *a, int64_t *b) {
+    *a = begin > at ? begin - at : 0;
+    *b = end - at < n ? end - at : n;
+    return *a < *b;
+}
+
+int64_t td_grain(const td_team *t, int64_t n_units) {
+    int64_t g = n_units / (8 * t->nth);
+    return t->nth == 1 ? (n_units > 0 ? n_units : 1) : g < 1 ? 1 : g;
+}
+
+void td_matmuls(const td_team *t, const td_job *jobs, int n_jobs) {
+    int64_t total = 0, begin, end, a, b;
+    for (int i = 0; i < n_jobs; i++) total += jobs[i].m->n_groups;
+    while (td_pool_take(t->pool, total, td_grain(t, total), &begin, &end)) {
+        int64_t at = 0;
+        for (int i = 0; i < n_jobs; i++) {
+            const td_job *j = &jobs[i];
+            if (td_part(begin, end, at, j->m->n_groups, &a, &b))
+                td_matmul(j->m, 0, a, b, j->a, 0, t->n_rows, j->y, j->ldy, t->mem->scratch);
+            at += j->m->n_groups;
+        }
+    }
+}
+
+float *td_tile(float *tile, int64_t p0) {
+    return (float *)((uintptr_t)tile - (uintptr_t)p0 * sizeof *tile); /* not dereferenced below p0 */
+}
+
+td_acts td_acts_at(uint8_t *mem, int n_rows, int64_t k, uint32_t parts) {
+    td_acts a;
+    td_acts_init(&a, mem, n_rows, k, parts);
+    return a;
+}
+
+void td_top_add(td_top *top, float value, int32_t id) {
+    int at = top->n;
+    while (at > 0 && (value > top->value[at - 1] || (value == top->value[at - 1] && id < top->id[at - 1]))) at--;
+    if (at == TD_TOP) return;
+    int last = top->n < TD_TOP ? top->n++ : TD_TOP - 1;
+    memmove(top->value + at + 1, top->value + at, (size_t)(last - at) * sizeof *top->value);
+    memmove(top->id + at + 1, top->id + at, (size_t)(last - at) * sizeof *top->id);
+    top->value[at] = value;
+    top->id[at] = id;
+}
