@@ -112,7 +112,6 @@ struct td_workspace {
     int32_t *pos, *slot;                      /* [max_rows] of the rows */
     int32_t *out_row;    /* [max_rows] rows that go through the head: logits rows first, then arg-max rows */
     td_best *best;       /* [max_rows] */
-    int32_t *pos, *slot; /* [max_rows] of the step's rows */
     int n_rows, n_logits, n_best, n_hidden; /* of the last step */
     td_clock_stages clock;
     uint64_t n_bytes;

@@ -212,8 +212,9 @@ static td_status reserve_results(td_workspace *w, td_error *err) {
     w->hidden_at = td_calloc(rows, sizeof *w->hidden_at);
     w->best_at = td_calloc(rows, sizeof *w->best_at);
     w->out_row = td_calloc(rows, sizeof *w->out_row);
-    w->pos = td_calloc(rows, sizeof *w->pos);
-    w->slot = td_calloc(rows, sizeof *w->slot);
+    size_t any = max_size(rows, (size_t)w->draft.max_rows); /* rows of either network */
+    w->pos = td_calloc(any, sizeof *w->pos);
+    w->slot = td_calloc(any, sizeof *w->slot);
     w->best = td_calloc(rows, sizeof *w->best);
     if ((!w->logits && w->max_out) || !w->hidden || !w->logits_at || !w->hidden_at || !w->best_at || !w->out_row ||
         !w->pos || !w->slot || !w->best)
