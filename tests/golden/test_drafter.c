@@ -1,0 +1,116 @@
+/* Every golden of an assistant: chained greedy drafts after prefixes shorter and longer than the window, identical
+ * tokens, with each chain alone and with all chains drafting together in one pass per step. */
+#include "golden.h"
+#include "rig.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { MAX_CASES = 16 };
+
+typedef struct chain {
+    int slot, token, pos, step;
+    float *h; /* [d_model] */
+} chain;
+
+static void check_draft(const golden *g, const golden_case *c, const td_draft *d, int step) {
+    if (d->token != c->drafts[step])
+        fail_msg("%s: prefix %d, draft %d is %d, expected %d", g->stem, c->n, step, d->token, c->drafts[step]);
+    if (c->top && !(fabs((double)d->logit - (double)c->top[step]) <= g->tolerance))
+        fail_msg("%s: prefix %d, draft %d has logit %g, expected %g", g->stem, c->n, step, (double)d->logit,
+                 (double)c->top[step]);
+    assert_true(d->p > 0 && d->p <= 1);
+}
+
+/* Steps of all chains [0, n) together, each as long as its case. */
+static void draft_together(rig *r, const golden *g, const golden_case *cases, chain *chains, int n) {
+    td_error err = {0};
+    td_draft_row rows[MAX_CASES];
+    td_draft out[MAX_CASES];
+    for (int step = 0;; step++) {
+        int m = 0, of[MAX_CASES];
+        for (int i = 0; i < n; i++) {
+            if (step >= cases[i].n_drafts) continue;
+            of[m] = i;
+            rows[m++] = (td_draft_row){chains[i].slot, chains[i].token, chains[i].pos, chains[i].h, NULL};
+        }
+        if (!m) return;
+        if (td_drafter_forward(r->drafter, r->kv, rows, m, out, r->work, r->pool, &err)) fail_msg("%s", err.text);
+        for (int j = 0; j < m; j++) {
+            chain *c = &chains[of[j]];
+            check_draft(g, &cases[of[j]], &out[j], step);
+            c->token = out[j].token;
+            memcpy(c->h, out[j].h_next, (size_t)r->d_model * sizeof *c->h);
+        }
+    }
+}
+
+static void compare(const golden *g, const golden *t, bool no_pack, bool together, int n_threads) {
+    rig r;
+    rig_options o = {.target = t->gguf, .assistant = g->gguf, .n_threads = n_threads, .no_pack = no_pack};
+    o.n_slots = g->n_cases;
+    o.n_ctx = 1024;
+    chain chains[MAX_CASES] = {0};
+    assert_true(g->n_cases <= MAX_CASES);
+    assert_true(rig_open(&r, &o));
+    if (g->head[0]) assert_int_equal(td_drafter_is_ordered(r.drafter), strcmp(g->head, "ordered") == 0);
+    size_t d = (size_t)r.d_model;
+    for (int i = 0; i < g->n_cases; i++) {
+        const golden_case *c = &g->cases[i];
+        float *hidden = calloc((size_t)c->n * d, sizeof *hidden);
+        assert_true(c->n <= t->n_tok);
+        assert_true(rig_feed(&r, i, t->tokens, 0, c->n, 50, NULL, hidden));
+        chains[i] = (chain){i, c->last, c->n, 0, calloc(d, sizeof(float))};
+        memcpy(chains[i].h, hidden + (size_t)(c->n - 1) * d, d * sizeof *hidden);
+        free(hidden);
+        if (!together) draft_together(&r, g, c, &chains[i], 1);
+    }
+    if (together) draft_together(&r, g, g->cases, chains, g->n_cases);
+    for (int i = 0; i < g->n_cases; i++) free(chains[i].h);
+    printf("%s: %d chains%s%s, %d threads, %s head: identical\n", g->stem, g->n_cases, together ? " together" : "",
+           no_pack ? ", unpacked" : "", n_threads, td_drafter_is_ordered(r.drafter) ? "ordered" : "dense");
+    rig_close(&r);
+}
+
+static void check_folder(const char *dir, bool required) {
+    golden *all = NULL, *targets = NULL;
+    int n = golden_find(dir, true, &all), n_targets = golden_find(dir, false, &targets);
+    assert_true(n >= (required ? 1 : 0));
+    for (int i = 0; i < n; i++) {
+        const golden *t = NULL;
+        for (int j = 0; j < n_targets; j++)
+            if (strcmp(targets[j].stem, all[i].target) == 0) t = &targets[j];
+        if (!t) {
+            fail_msg("%s: no target %s", all[i].stem, all[i].target);
+            return;
+        }
+        compare(&all[i], t, false, false, 1);
+        compare(&all[i], t, false, true, 2);
+        compare(&all[i], t, true, true, 1);
+    }
+    for (int i = 0; i < n; i++) golden_free(&all[i]);
+    for (int i = 0; i < n_targets; i++) golden_free(&targets[i]);
+    free(all);
+    free(targets);
+}
+
+static void test_reference(void **state) {
+    (void)state;
+    check_folder("tests/golden/data", true);
+}
+
+static void test_transformers(void **state) {
+    (void)state;
+    check_folder("tests/golden/data/hf", false);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_reference), cmocka_unit_test(test_transformers)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
