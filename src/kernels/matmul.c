@@ -58,7 +58,7 @@ static const uint8_t *group_at(const td_matrix *m, int32_t expert, int64_t g, vo
             rows[r] = at + (size_t)r * m->row_bytes;
         } else if (p < m->n_rows) {
             int64_t id = m->row_ids ? m->row_ids[p] : p;
-            rows[r] = m->data + ((size_t)expert * (size_t)m->n_rows + (size_t)id) * m->row_bytes;
+            rows[r] = m->data + (size_t)expert * m->expert_bytes + (size_t)id * m->row_bytes;
         } else {
             rows[r] = NULL;
         }

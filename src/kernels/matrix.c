@@ -89,6 +89,7 @@ void td_matrix_bind_packed(td_matrix *m, const void *packed) {
 void td_matrix_bind_plain(td_matrix *m, const void *rows) {
     m->data = (const uint8_t *)rows;
     m->packed = false;
+    m->expert_bytes = m->row_bytes * (size_t)m->n_rows;
 }
 
 uint32_t td_matrix_acts(const td_matrix *m) {
@@ -113,8 +114,7 @@ static const uint8_t *row_bytes_at(const td_matrix *m, int32_t expert, int64_t r
                                    uint8_t *scratch) {
     int64_t block = m->type->block, b0 = begin / block, b1 = (begin + n + block - 1) / block;
     if (!m->packed)
-        return m->data + ((size_t)expert * (size_t)m->n_rows + (size_t)row) * m->row_bytes +
-               (size_t)b0 * m->type->bytes;
+        return m->data + (size_t)expert * m->expert_bytes + (size_t)row * m->row_bytes + (size_t)b0 * m->type->bytes;
     if (m->row_pos) row = m->row_pos[row];
     const uint8_t *group = m->data + (size_t)expert * m->expert_bytes + (size_t)(row / TD_GROUP) * m->group_bytes;
     if (m->form->id == TD_FORM_GENERIC)

@@ -19,10 +19,12 @@ typedef struct chain {
     float *h; /* [d_model] */
 } chain;
 
+/* Each chained step starts from the rounding of the one before and multiplies it, by up to 10 in these models (float32
+ * numpy against float64 as well): the bound of the first step grows with the steps. */
 static void check_draft(const golden *g, const golden_case *c, const td_draft *d, int step) {
     if (d->token != c->drafts[step])
         fail_msg("%s: prefix %d, draft %d is %d, expected %d", g->stem, c->n, step, d->token, c->drafts[step]);
-    if (c->top && !(fabs((double)d->logit - (double)c->top[step]) <= g->tolerance))
+    if (c->top && !(fabs((double)d->logit - (double)c->top[step]) <= g->tolerance * (1 + step)))
         fail_msg("%s: prefix %d, draft %d has logit %g, expected %g", g->stem, c->n, step, (double)d->logit,
                  (double)c->top[step]);
     assert_true(d->p > 0 && d->p <= 1);
