@@ -52,6 +52,8 @@ typedef struct td_attn_shape {
     const float *fold;      /* K = V layers: [d_head] k_norm weight where not rotated, 0 where rotated; else NULL */
     const uint16_t *key_at; /* K = V layers: [d_key] index in the head of each stored key value; else NULL */
     size_t k_bytes, v_bytes, head_bytes, page_bytes; /* head_bytes = k + v; page_bytes = n_kv * head_bytes */
+    uint32_t n_strip; /* K = V layers: groups of 32 values of V that take part in scores */
+    uint8_t strip[TD_ATTN_D_MAX / 32];
 } td_attn_shape;
 
 /* Fills the sizes. `fold` and `key_at` are borrowed. ERR_ARGUMENT unless d_head is a multiple of 32 up to 512 and the
