@@ -1,12 +1,13 @@
 /* The inner loops of the products, written once over the vector types of an instruction set (vec_*.h).
  *
- * A vector holds TD_R rows of a group (16, 8 or 4), so a group takes 16 / TD_R passes; TD_PASS(T) of them run side by
- * side when registers allow. In a sub-block of 32 values the codes are unpacked once into eight registers of unsigned
- * bytes and serve T rows of activations: eight dot instructions, one conversion, one multiplication and one fused
- * multiply-add for each, which on Zen 5 leaves the two multiply ports as the limit (5 cycles for 512 products).
- * Registers at T = 16: 16 accumulators, 8 of codes, scale, dot, product: 27 of 32.
+ * A vector holds TD_R rows of a group (16, 8 or 4), so a group takes 16 / TD_R passes; as many of them run side by side
+ * as accumulators fit (TD_ACC beside codes, TD_ACC_FLOATS without). In a sub-block of 32 values the codes are unpacked
+ * once into eight registers of unsigned bytes and serve T rows of activations: eight dot instructions, one conversion,
+ * one multiplication and one fused multiply-add for each, which on Zen 5 leaves the two multiply ports and the two load
+ * ports as the limit (5 cycles for 512 products). Registers at T = 16: 16 accumulators, 8 of codes, scale, dot,
+ * broadcast, product: 28 of 32.
  *
- * A file of an instruction set includes its vec_*.h, then this, and instantiates with TD_TILES_OF. */
+ * A file of an instruction set includes its vec_*.h, then this, and makes one function per form and T with TD_TILE. */
 #ifndef TD_KERNELS_TILE_H
 #define TD_KERNELS_TILE_H
 
@@ -71,25 +72,37 @@ TD_INLINE void prefetch(const uint8_t *p, int bytes) {
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + PREFETCH + i, 0, 3);
 }
 
-/* acc[t] += sub-block: codes v (eight lines), block of activations q, d, x. */
-TD_INLINE void mul_add(vf *acc, int form, int T, const vb v[8], const vf s[2], const vf m[2], const uint8_t *q,
-                       const uint8_t *d, const uint8_t *x, size_t q_panel, size_t x_panel) {
+/* Where a sub-block's activations are. */
+typedef struct lane_ptrs {
+    const uint8_t *q, *d, *x;
+    size_t q_panel, x_panel;
+} lane_ptrs;
+
+TD_INLINE lane_ptrs lane_at(lane_ptrs l, int j) {
+    l.q += j * TD_I8_BLOCK;
+    l.d += j * TD_I8_BLOCK;
+    l.x += j * TD_I8X_BLOCK;
+    return l;
+}
+
+/* acc[t] += sub-block: codes v (eight lines), scales s, minima m, activations l. */
+TD_INLINE void mul_add(vf *acc, int form, int T, const vb v[8], const vf s[2], const vf m[2], lane_ptrs l) {
     const int kind = form_kind(form), bits = form_bits(form), zero = form_zero_log2(form);
     TD_UNROLL
     for (int t = 0; t < T; t++) {
-        const uint8_t *qt = q + 32 * (t & 7) + (t < 8 ? 0 : q_panel), *dt = d + 4 * (t & 7) + (t < 8 ? 0 : q_panel);
-        const uint8_t *xt = x + 4 * (t & 7) + (t < 8 ? 0 : x_panel);
-        vf dx = vf_bcast(dt);
+        const size_t qp = 32 * (size_t)(t & 7) + (t < 8 ? 0 : l.q_panel), dp = 4 * (size_t)(t & 7);
+        const uint8_t *q = l.q + qp, *d = l.d + dp + (t < 8 ? 0 : l.q_panel), *x = l.x + dp + (t < 8 ? 0 : l.x_panel);
+        vf dx = vf_bcast(d);
         if (kind == SCALE_32 || kind == SCALE_32_MIN) {
-            vi dot = vi_dot(v, qt, 8, bits, zero, dt + 32);
+            vi dot = vi_dot(v, q, 8, bits, zero, d + 32);
             acc[t] = vf_fma(vf_from_vi(dot), vf_mul(s[0], dx), acc[t]);
-            if (kind == SCALE_32_MIN) acc[t] = vf_fma(m[0], vf_bcast(xt + 64), acc[t]);
+            if (kind == SCALE_32_MIN) acc[t] = vf_fma(m[0], vf_bcast(x + 64), acc[t]);
         } else {
             TD_UNROLL
             for (int h = 0; h < 2; h++) {
-                vi dot = vi_dot(v + 4 * h, qt + 16 * h, 4, bits, zero, xt + 32 * h);
+                vi dot = vi_dot(v + 4 * h, q + 16 * h, 4, bits, zero, x + 32 * h);
                 acc[t] = vf_fma(vf_from_vi(dot), vf_mul(s[h], dx), acc[t]);
-                if (kind == SCALE_16_MIN) acc[t] = vf_fma(m[h], vf_bcast(xt + 96 + 32 * h), acc[t]);
+                if (kind == SCALE_16_MIN) acc[t] = vf_fma(m[h], vf_bcast(x + 96 + 32 * h), acc[t]);
             }
         }
     }
@@ -110,14 +123,14 @@ TD_INLINE void nibble_lines(vb v[8], const uint8_t *w, int shift) { /* eight lin
     TD_UNROLL
     for (int i = 0; i < 8; i++) {
         vb c = vb_load(w + 64 * i);
-        v[i] = vb_and(shift ? vb_shr(c, 4) : c, vb_set1(15));
+        v[i] = vb_and(vb_shr(c, 4 * shift), vb_set1(15));
     }
 }
 
 /* Bits [at, at + n) of eight lines, moved to bit `to`. */
 TD_INLINE vb bit_line(const uint8_t *w, int i, int at, int n, int to) {
     vb c = vb_load(w + 64 * i);
-    c = at > to ? vb_shr(c, at - to) : at < to ? vb_shl(c, to - at) : c;
+    c = vb_shl(vb_shr(c, at > to ? at - to : 0), to > at ? to - at : 0);
     return vb_and(c, vb_set1(((1 << n) - 1) << to));
 }
 
@@ -301,55 +314,70 @@ TD_INLINE int super_d(int form) {
     return form == TD_FORM_Q2_K ? 1280 : form == TD_FORM_Q3_K ? 1728 : form == TD_FORM_Q6_K ? 3328 : 0;
 }
 
+/* The accumulators of P passes by T rows of activations, from the result so far or zero, and back. */
+TD_INLINE void acc_begin(vf *acc, const td_tile_args *a, int T, int P, int r0) {
+    TD_UNROLL
+    for (int i = 0; i < P * T; i++) acc[i] = a->resume ? vf_load(a->y + i % T * a->ldy + r0 + i / T * TD_R) : vf_zero();
+}
+
+TD_INLINE void acc_end(const vf *acc, const td_tile_args *a, int T, int P, int r0) {
+    TD_UNROLL
+    for (int i = 0; i < P * T; i++) vf_store(a->y + i % T * a->ldy + r0 + i / T * TD_R, acc[i]);
+}
+
+/* Sub-block j of a block of 256, all passes. */
+TD_INLINE void super_block(vf *acc, int form, int T, int P, int r0, const uint8_t *w, const uint8_t *sc,
+                           const uint8_t *mn, int j, lane_ptrs l) {
+    const int bytes = form_bytes(form);
+    if (T <= TD_PANEL && r0 == 0) prefetch(w + bytes / 8 * j, bytes / 8);
+    TD_UNROLL
+    for (int p = 0; p < P; p++) {
+        int r = r0 + p * TD_R;
+        vf s[2], m[2], dmin = vf_zero();
+        vb v[8];
+        if (form == TD_FORM_Q2_K || form == TD_FORM_Q4_K || form == TD_FORM_Q5_K)
+            dmin = vf_f16(w + super_d(form) + 32 + 2 * r);
+        sub_scales(s, m, form, w, sc, mn, vf_f16(w + super_d(form) + 2 * r), dmin, j, r);
+        unpack(v, form, w, j, r);
+        mul_add(acc + p * T, form, T, v, s, m, lane_at(l, j));
+    }
+}
+
+/* A block of 32, all passes. */
+TD_INLINE void plain_block(vf *acc, int form, int T, int P, int r0, const uint8_t *w, lane_ptrs l) {
+    if (T <= TD_PANEL && r0 == 0) prefetch(w, form_bytes(form));
+    TD_UNROLL
+    for (int p = 0; p < P; p++) {
+        vf s[2], m[2];
+        vb v[8];
+        block_scales(s, m, form, w, r0 + p * TD_R);
+        unpack(v, form, w, 0, r0 + p * TD_R);
+        mul_add(acc + p * T, form, T, v, s, m, l);
+    }
+}
+
 /* P passes side by side over the blocks: rows r0, r0 + TD_R, ... */
 TD_INLINE void tile_blocks(const td_tile_args *a, int form, int T, int P, int r0) {
     const int subs = form_subs(form), bytes = form_bytes(form);
     vf acc[TD_ACC];
-    TD_UNROLL
-    for (int p = 0; p < P; p++) TD_UNROLL
-    for (int t = 0; t < T; t++) acc[p * T + t] = a->resume ? vf_load(a->y + t * a->ldy + r0 + p * TD_R) : vf_zero();
-    const uint8_t *w = a->w, *q = a->q, *d = a->d, *x = a->x;
-    const size_t q_panel = a->q_panel, x_panel = a->x_panel;
     uint8_t sc[256], mn[256]; /* [16 scales][16 rows] */
-    for (int64_t n = a->n; n > 0; n--, w += bytes) {
+    lane_ptrs l = {a->q, a->d, a->x, a->q_panel, a->x_panel};
+    const uint8_t *w = a->w;
+    acc_begin(acc, a, T, P, r0);
+    for (int64_t n = a->n; n > 0; n--, w += bytes, l = lane_at(l, subs)) {
         if (subs == 1) {
-            if (T <= TD_PANEL && r0 == 0) prefetch(w, bytes);
-            TD_UNROLL
-            for (int p = 0; p < P; p++) {
-                vf s[2], m[2];
-                vb v[8];
-                block_scales(s, m, form, w, r0 + p * TD_R);
-                unpack(v, form, w, 0, r0 + p * TD_R);
-                mul_add(acc + p * T, form, T, v, s, m, q, d, x, q_panel, x_panel);
-            }
-            q += TD_I8_BLOCK;
-            d += TD_I8_BLOCK;
-            x += TD_I8X_BLOCK;
+            plain_block(acc, form, T, P, r0, w, l);
             continue;
         }
         super_scales(sc, mn, form, w);
-        TD_UNROLL
-        for (int j = 0; j < subs; j++) {
-            if (T <= TD_PANEL && r0 == 0) prefetch(w + bytes / 8 * j, bytes / 8);
+        if (T <= TD_SUBS_UNROLLED) { /* constant shifts */
             TD_UNROLL
-            for (int p = 0; p < P; p++) {
-                int r = r0 + p * TD_R;
-                vf s[2], m[2], dmin = vf_zero();
-                vb v[8];
-                if (form == TD_FORM_Q2_K || form == TD_FORM_Q4_K || form == TD_FORM_Q5_K)
-                    dmin = vf_f16(w + super_d(form) + 32 + 2 * r);
-                sub_scales(s, m, form, w, sc, mn, vf_f16(w + super_d(form) + 2 * r), dmin, j, r);
-                unpack(v, form, w, j, r);
-                mul_add(acc + p * T, form, T, v, s, m, q, d, x, q_panel, x_panel);
-            }
-            q += TD_I8_BLOCK;
-            d += TD_I8_BLOCK;
-            x += TD_I8X_BLOCK;
+            for (int j = 0; j < subs; j++) super_block(acc, form, T, P, r0, w, sc, mn, j, l);
+        } else { /* unrolled, the code would outgrow the processor's cache of decoded instructions */
+            _Pragma("GCC unroll 1") for (int j = 0; j < subs; j++) super_block(acc, form, T, P, r0, w, sc, mn, j, l);
         }
     }
-    TD_UNROLL
-    for (int p = 0; p < P; p++) TD_UNROLL
-    for (int t = 0; t < T; t++) vf_store(a->y + t * a->ldy + r0 + p * TD_R, acc[p * T + t]);
+    acc_end(acc, a, T, P, r0);
 }
 
 /* F32, F16, BF16: one line of 16 values of W per value of k. */
@@ -360,12 +388,10 @@ TD_INLINE vf float_line(int form, const uint8_t *w, int r) {
 
 TD_INLINE void tile_floats(const td_tile_args *a, int form, int T, int P, int r0) {
     const int bytes = form == TD_FORM_F32 ? 64 : 32;
-    vf acc[TD_ACC];
-    TD_UNROLL
-    for (int p = 0; p < P; p++) TD_UNROLL
-    for (int t = 0; t < T; t++) acc[p * T + t] = a->resume ? vf_load(a->y + t * a->ldy + r0 + p * TD_R) : vf_zero();
+    vf acc[TD_ACC_FLOATS];
     const uint8_t *w = a->w;
     const float *f = a->f;
+    acc_begin(acc, a, T, P, r0);
     for (int64_t i = 0; i < a->n; f += TD_PANEL * 32) {
         int64_t end = i + 32 < a->n ? i + 32 : a->n;
         for (const float *g = f; i < end; i++, g++, w += bytes) {
@@ -380,22 +406,21 @@ TD_INLINE void tile_floats(const td_tile_args *a, int form, int T, int P, int r0
             }
         }
     }
-    TD_UNROLL
-    for (int p = 0; p < P; p++) TD_UNROLL
-    for (int t = 0; t < T; t++) vf_store(a->y + t * a->ldy + r0 + p * TD_R, acc[p * T + t]);
+    acc_end(acc, a, T, P, r0);
 }
 
-/* Passes side by side: as many as leave T * P accumulators in registers (TD_ACC of them). */
-TD_INLINE int passes(int T) {
+/* Passes side by side: as many as leave T * P accumulators in registers. */
+TD_INLINE int passes(int T, int most) {
     int p = 16 / TD_R;
-    while (p > 1 && p * T > TD_ACC) p /= 2;
+    while (p > 1 && p * T > most) p /= 2;
     return p;
 }
 
 TD_INLINE void tile_run(const td_tile_args *a, int form, int T) {
-    const int P = passes(T);
+    const bool floats = form <= TD_FORM_BF16;
+    const int P = passes(T, floats ? TD_ACC_FLOATS : TD_ACC);
     for (int r0 = 0; r0 < 16; r0 += P * TD_R) {
-        if (form <= TD_FORM_BF16)
+        if (floats)
             tile_floats(a, form, T, P, r0);
         else
             tile_blocks(a, form, T, P, r0);

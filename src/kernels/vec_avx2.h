@@ -6,7 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { TD_R = 8, TD_ACC = 4 }; /* 4 accumulators, 8 lines of codes, scale, dot, product, broadcast: 16 registers */
+/* 16 registers: 4 accumulators, 8 lines of codes, scale, dot, product, broadcast. */
+enum { TD_R = 8, TD_ACC = 4, TD_ACC_FLOATS = 8, TD_SUBS_UNROLLED = 1 };
 typedef __m256 vf;
 typedef __m256i vi, vb;
 typedef unsigned short vec_u16 __attribute__((vector_size(32)));

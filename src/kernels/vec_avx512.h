@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { TD_R = 16, TD_ACC = 16 };
+enum { TD_R = 16, TD_ACC = 16, TD_ACC_FLOATS = 16, TD_SUBS_UNROLLED = 8 };
 typedef __m512 vf;
 typedef __m512i vi, vb;
 typedef unsigned short vec_u16 __attribute__((vector_size(64)));

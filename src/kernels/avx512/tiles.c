@@ -7,8 +7,8 @@
 #define FORM(form)                                                                                                     \
     TD_TILE(form, 1)                                                                                                   \
     TD_TILE(form, 2)                                                                                                   \
-    TD_TILE(form, 3) TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7) TD_TILE(form, 8)              \
-        TD_TILE(form, 16)
+    TD_TILE(form, 3)                                                                                                   \
+    TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7) TD_TILE(form, 8) TD_TILE(form, 16)
 
 FORM(F32)
 FORM(F16)
