@@ -18,7 +18,7 @@ typedef enum td_cpu_level { /* the instruction-set files of src/kernels/, in asc
 
 td_cpu_level td_cpu_detect(void);      /* what is there and enabled by the system */
 td_cpu_level td_cpu_current(void);     /* td_cpu_detect lowered by td_cpu_limit or TANDEM_CPU */
-bool td_cpu_has(td_cpu_level level); /* there, and not above the limit: what a kernel file asks before it is used */
+bool td_cpu_has(td_cpu_level level);   /* there, and not above the limit: what a kernel file asks before it is used */
 void td_cpu_limit(td_cpu_level level); /* tests only; set before kernels are chosen */
 const char *td_cpu_level_name(td_cpu_level level);
 int td_cpu_default_threads(void);             /* physical cores allowed by affinity and cgroup quota, at least 1 */
