@@ -205,7 +205,7 @@ static void test_printed(void **state) {
             char word[64];
             if (o->names == NULL) continue;
             snprintf(word, sizeof word, "%.*s", (int)strcspn(o->names, " "), o->names);
-            if (p == 1) snprintf(word, sizeof word, "\\-\\-%.4s", o->names + 2);
+            if (p == 1) snprintf(word, sizeof word, "\\-\\-%.3s", o->names + 2);
             if (strstr(text, word) == NULL) fail_msg("printer %d lacks %s", p, word);
         }
         if (p == 0) assert_non_null(strstr(text, "Context. 0 to 4096. Default: 512. [TANDEM_T_CTX]"));
