@@ -12,22 +12,20 @@
 typedef struct td_grammar td_grammar;
 typedef struct td_grammar_state td_grammar_state;
 
-/* GBNF, start rule "root" (or `root`). Token references <[id]>, <text> and !<...> need the vocabulary; it must outlive
- * the grammar. Errors say line and column; codes TD_ERR_ARGUMENT, TD_ERR_LIMIT, TD_ERR_MEMORY. */
+/* GBNF, start rule "root" (or `root`). Characters of the text match normal and byte tokens only; control and
+ * user-defined tokens come only where a reference <[id]> or <text> names them. !<...> is any one token but that one,
+ * control and end tokens excluded. The vocabulary must outlive the grammar. Errors say line and column; codes
+ * TD_ERR_ARGUMENT, TD_ERR_LIMIT, TD_ERR_MEMORY. */
 td_status td_grammar_compile(td_grammar **out, const td_vocab *v, const char *gbnf, size_t n_bytes, const char *root,
                              td_error *err);
 
 typedef struct td_schema_options {
-    bool strict;      /* an unsupported keyword that would constrain is an error; without it only those are dropped that
-                         llama.cpp drops too */
-    bool fixed_order; /* properties in the schema's order; false: any order */
+    bool strict;      /* an unsupported keyword that would constrain is an error; without it those are dropped that
+                         llama.cpp drops too (a remote $ref or a false schema is always an error) */
+    bool fixed_order; /* properties in the schema's order; false: any order (up to 64 of them) */
 } td_schema_options;
 
-/* JSON text of a schema -> GBNF text, for inspection or to be embedded; `prefix` names its rules ("" : root). */
-
-td_status td_grammar_from_schema(td_buf *gbnf, const char *schema, size_t n_bytes, const td_schema_options *options,
-                                 td_error *err);
-/* Both steps. */
+/* JSON text of a schema to the grammar of its JSON texts. NULL options: all false. */
 td_status td_grammar_compile_schema(td_grammar **out, const td_vocab *v, const char *schema, size_t n_bytes,
                                     const td_schema_options *options, td_error *err);
 td_grammar *td_grammar_ref(td_grammar *g);
@@ -38,6 +36,8 @@ td_status td_grammar_state_clone(td_grammar_state **out, const td_grammar_state 
 /* dst becomes src without allocation beyond dst's growth: the cheap snapshot of a speculative round. */
 td_status td_grammar_state_copy(td_grammar_state *dst, const td_grammar_state *src, td_error *err);
 void td_grammar_state_destroy(td_grammar_state *s);
+
+/* The functions below lock the grammar: states of one grammar may be used from several threads, one state not. */
 
 /* May the token come next? End tokens are allowed exactly when the grammar is complete. */
 bool td_grammar_allows(const td_grammar_state *s, uint32_t token);

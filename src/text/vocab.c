@@ -8,6 +8,7 @@
 #include "../base/checked.h"
 #include "../base/clock.h"
 #include "../base/status.h"
+#include "token_trie.h"
 #include "utf8.h"
 #include "vocab_impl.h"
 
@@ -37,7 +38,7 @@ void td_vocab_destroy(td_vocab *v) {
     free(v->by_text);
     free(v->ends);
     free(v->suppressed);
-    free((void *)atomic_load(&v->trie));
+    td_token_trie_free(atomic_load(&v->trie));
     free(v);
 }
 

@@ -1,0 +1,15 @@
+/* Between grammar.c and the makers of trees: a finished tree becomes a grammar; a JSON schema becomes a tree. */
+#ifndef TD_TEXT_GRAMMAR_SCHEMA_H
+#define TD_TEXT_GRAMMAR_SCHEMA_H
+
+#include "grammar.h"
+#include "grammar_ast.h"
+
+/* Every rule of the tree is defined; `root` is the index of the start rule. */
+td_status td_grammar_from_tree(td_grammar **out, const td_vocab *v, const g_tree *tree, uint32_t root, td_error *err);
+
+/* Adds the rules of the schema to the tree; *root is the one to start from. */
+td_status g_schema_build(g_tree *tree, const char *schema, size_t n_bytes, const td_schema_options *options,
+                         uint32_t *root, td_error *err);
+
+#endif
