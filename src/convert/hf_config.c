@@ -168,7 +168,8 @@ static void read_attention(reader *r, td_hf_config *c) {
 static void read_feed_forward(reader *r, td_hf_config *c) {
     c->d_ff = number(r, r->text, "intermediate_size", REQUIRED, 1, 1 << 24);
     c->double_wide = flag(r, r->text, "use_double_wide_mlp", false);
-    c->ple = number(r, r->text, "hidden_size_per_layer_input", c->assistant ? 0 : 256, 0, 65536);
+    /* The unified classes have no such field: absent means none there. */
+    c->ple = number(r, r->text, "hidden_size_per_layer_input", c->assistant || c->unified ? 0 : 256, 0, 65536);
     if (flag(r, r->text, "enable_moe_block", json_object_get(r->text, "num_experts") != NULL)) {
         c->n_expert = number(r, r->text, "num_experts", 0, 0, 65536);
         c->n_used = number(r, r->text, "top_k_experts", 0, 0, c->n_expert);
