@@ -12,6 +12,7 @@
 #include "../base/checked.h"
 #include "../base/cpu.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 enum {
@@ -67,18 +68,24 @@ struct td_attn_plan {
 static const attn_ops *overridden;
 
 const attn_ops *td_attn_ops_for(int level) {
-    if (level != TD_CPU_REF && level > (int)td_cpu_detect()) return NULL;
-    switch (level) {
-    case TD_CPU_REF:
-        return &td_attn_ops_ref;
-    default:
-        return &td_attn_ops_ref;
-    }
+    if (level == TD_CPU_REF) return &td_attn_ops_ref;
+    if (!td_cpu_has((td_cpu_level)level)) return NULL;
+#if defined(__x86_64__)
+    if (level == TD_CPU_AVX512 || level == TD_CPU_AVX512BF16) return &td_attn_ops_avx512;
+#endif
+    return &td_attn_ops_ref;
 }
 
+/* Chosen once: asking the processor is slow in a virtual machine. */
 const attn_ops *td_attn_ops(void) {
+    static _Atomic(const attn_ops *) chosen;
     if (overridden) return overridden;
-    return td_attn_ops_for((int)td_cpu_current());
+    const attn_ops *ops = atomic_load_explicit(&chosen, memory_order_acquire);
+    if (ops) return ops;
+    ops = td_attn_ops_for((int)td_cpu_current());
+    if (!ops) ops = &td_attn_ops_ref;
+    atomic_store_explicit(&chosen, ops, memory_order_release);
+    return ops;
 }
 
 void td_attn_ops_override(const attn_ops *ops) {

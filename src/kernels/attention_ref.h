@@ -22,4 +22,10 @@ void td_attn_ref_mix_f32(const attn_mix_args *a);
 void td_attn_ref_fold(float *o, const float *x, uint32_t n, float alpha, float beta);
 void td_attn_ref_scale(float *y, const float *x, uint32_t n, float a);
 
+/* Parts of the AVX-512 table (avx512/attention_tiles.c). */
+void td_attn_avx512_keys(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile);
+void td_attn_avx512_values(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t strip0, uint32_t strip1,
+                           int16_t *tile);
+void td_attn_avx512_turn(const int16_t *strip, int16_t *tile, size_t half_stride);
+
 #endif
