@@ -5,6 +5,7 @@
 #define TD_COMMAND_LIST(X)                                                                                             \
     X(inspect, "what a GGUF holds, whether it is sound, whether an assistant fits a target")                           \
     X(convert, "a Hugging Face folder to GGUF")                                                                        \
+    X(quantize, "a GGUF file to a smaller one")                                                                        \
     X(synth, "a target and assistant of real shape with random weights and a chosen acceptance")                       \
     X(tokenize, "text to token ids and back")
 

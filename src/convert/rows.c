@@ -71,7 +71,7 @@ td_status td_rows_write(td_rows *s, uint64_t n_rows, size_t row_bytes, td_rows_f
         if (atomic_load(&r.stop)) return err && err->code != TD_OK ? err->code : TD_ERR_FORMAT;
         s->done += r.n_ready;
         if (s->progress && r.n_ready > 0) {
-            s->progress(s->progress_user, s->what, s->done, td_gguf_writer_data_bytes(s->writer));
+            s->progress(s->progress_user, s->what, s->done, s->total ? s->total : td_gguf_writer_data_bytes(s->writer));
         }
         if (r.n == 0) return TD_OK;
         first += r.n;

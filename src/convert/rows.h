@@ -19,6 +19,7 @@ typedef struct td_rows {
     void *progress_user;
     const char *what; /* for the progress line */
     uint64_t done;    /* bytes of data written so far */
+    uint64_t total;   /* for progress; 0: all data of the writer */
     uint8_t *buffer[2];
     size_t capacity;
 } td_rows;

@@ -126,6 +126,10 @@ static td_status put_scalar(td_gguf_writer *w, const char *key, td_gguf_kind kin
     return status;
 }
 
+td_status td_gguf_put_u16(td_gguf_writer *w, const char *key, uint16_t v, td_error *err) {
+    return put_scalar(w, key, TD_GGUF_U16, v, err);
+}
+
 td_status td_gguf_put_u32(td_gguf_writer *w, const char *key, uint32_t v, td_error *err) {
     return put_scalar(w, key, TD_GGUF_U32, v, err);
 }

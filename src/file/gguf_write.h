@@ -13,6 +13,7 @@ typedef struct td_gguf_writer td_gguf_writer;
 td_status td_gguf_writer_open(td_gguf_writer **out, const char *path, td_error *err);
 
 /* Keys are written in the order given. general.alignment is the writer's own (32). */
+td_status td_gguf_put_u16(td_gguf_writer *w, const char *key, uint16_t v, td_error *err); /* split.no, split.count */
 td_status td_gguf_put_u32(td_gguf_writer *w, const char *key, uint32_t v, td_error *err);
 td_status td_gguf_put_i32(td_gguf_writer *w, const char *key, int32_t v, td_error *err);
 td_status td_gguf_put_u64(td_gguf_writer *w, const char *key, uint64_t v, td_error *err);
