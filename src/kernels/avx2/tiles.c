@@ -8,13 +8,13 @@
     TD_TILE(form, 1)                                                                                                   \
     TD_TILE(form, 2)                                                                                                   \
     TD_TILE(form, 3)                                                                                                   \
-    TD_TILE(form, 4) TD_TILE_PAIR(form, 5, 3, 2) TD_TILE_PAIR(form, 6, 3, 3) TD_TILE_PAIR(form, 7, 4, 3)               \
-        TD_TILE_PAIR(form, 8, 4, 4)
+    TD_TILE(form, 4)                                                                                                   \
+    TD_TILE_PAIR(form, 5, 3, 2) TD_TILE_PAIR(form, 6, 3, 3) TD_TILE_PAIR(form, 7, 4, 3) TD_TILE_PAIR(form, 8, 4, 4)
 
 #define FLOATS(form)                                                                                                   \
     TD_TILE(form, 1)                                                                                                   \
-    TD_TILE(form, 2) TD_TILE(form, 3) TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7)              \
-        TD_TILE(form, 8)
+    TD_TILE(form, 2)                                                                                                   \
+    TD_TILE(form, 3) TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7) TD_TILE(form, 8)
 
 FLOATS(F32)
 FLOATS(F16)

@@ -249,8 +249,8 @@ static void run(const td_tile_args *a, td_type type, int n_tok) {
     X(F32)                                                                                                             \
     X(F16)                                                                                                             \
     X(BF16)                                                                                                            \
-    X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS) X(TQ3_1S)      \
-        X(TQ4_1S)
+    X(Q4_0)                                                                                                            \
+    X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS) X(TQ3_1S) X(TQ4_1S)
 
 ALL(FORM)
 

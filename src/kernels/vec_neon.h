@@ -1,0 +1,156 @@
+/* 4 rows a vector: AArch64 Advanced SIMD with the dot product extension. */
+#ifndef TD_KERNELS_VEC_NEON_H
+#define TD_KERNELS_VEC_NEON_H
+
+#include <arm_neon.h>
+#include <stdint.h>
+#include <string.h>
+
+/* 32 registers: 16 accumulators, 8 lines of codes, scale, dot, product, broadcast. */
+enum { TD_R = 4, TD_ACC = 16, TD_ACC_FLOATS = 16, TD_SUBS_UNROLLED = 1 };
+typedef float32x4_t vf;
+typedef int32x4_t vi;
+typedef uint8x16_t vb;
+
+#define V_OP static inline __attribute__((always_inline))
+
+V_OP vf vf_zero(void) {
+    return vdupq_n_f32(0.0f);
+}
+V_OP vf vf_set1(float x) {
+    return vdupq_n_f32(x);
+}
+V_OP vf vf_load(const float *p) {
+    return vld1q_f32(p);
+}
+V_OP void vf_store(float *p, vf x) {
+    vst1q_f32(p, x);
+}
+V_OP vf vf_bcast(const uint8_t *p) {
+    float x;
+    memcpy(&x, p, 4);
+    return vdupq_n_f32(x);
+}
+V_OP vf vf_mul(vf a, vf b) {
+    return vmulq_f32(a, b);
+}
+V_OP vf vf_fma(vf a, vf b, vf c) {
+    return vfmaq_f32(c, a, b);
+}
+V_OP vf vf_neg(vf a) {
+    return vnegq_f32(a);
+}
+V_OP vf vf_from_vi(vi a) {
+    return vcvtq_f32_s32(a);
+}
+V_OP vf vf_f16(const uint8_t *p) {
+    uint16x4_t h;
+    memcpy(&h, p, 8);
+    return vcvt_f32_f16(vreinterpret_f16_u16(h));
+}
+V_OP vf vf_bf16(const uint8_t *p) {
+    uint16x4_t h;
+    memcpy(&h, p, 8);
+    return vreinterpretq_f32_u32(vshll_n_u16(h, 16));
+}
+V_OP vf vf_u8(const uint8_t *p) {
+    const float x[4] = {(float)p[0], (float)p[1], (float)p[2], (float)p[3]};
+    return vld1q_f32(x);
+}
+V_OP vf vf_i8(const uint8_t *p) {
+    const float x[4] = {(float)(int8_t)p[0], (float)(int8_t)p[1], (float)(int8_t)p[2], (float)(int8_t)p[3]};
+    return vld1q_f32(x);
+}
+V_OP vb vb_load(const uint8_t *p) {
+    return vld1q_u8(p);
+}
+V_OP vb vb_set1(int x) {
+    return vdupq_n_u8((uint8_t)x);
+}
+V_OP vb vb_and(vb a, vb b) {
+    return vandq_u8(a, b);
+}
+V_OP vb vb_or(vb a, vb b) {
+    return vorrq_u8(a, b);
+}
+V_OP vb vb_shr(vb a, int n) {
+    return a >> n;
+}
+V_OP vb vb_shl(vb a, int n) {
+    return a << n;
+}
+V_OP vb vb_lookup(const uint8_t table[16], vb i) {
+    return vqtbl1q_u8(vld1q_u8(table), i);
+}
+/* a | value in the bytes whose mask bit is set: the 16 bits of rows r .. r + 3. */
+V_OP vb vb_or_masked(vb a, const uint8_t *mask, int r, int value) {
+    const vb bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
+    vb k = vcombine_u8(vdup_n_u8(mask[r / 2]), vdup_n_u8(mask[r / 2 + 1]));
+    return vorrq_u8(a, vandq_u8(vtstq_u8(k, bit), vdupq_n_u8((uint8_t)value)));
+}
+
+/* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code (sum8: -8 * the sum of
+ * activations). The instruction multiplies signed bytes: codes below 128 are as they are, codes of 8 bits become
+ * code - 128, which needs no correction. */
+V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
+    vi s = vdupq_n_s32(0);
+    if (zero_log2 > 0 && bits < 8) {
+        int32_t s8;
+        memcpy(&s8, sum8, 4);
+        s = vdupq_n_s32(zero_log2 > 3 ? s8 * (1 << (zero_log2 - 3)) : s8 >> (3 - zero_log2));
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        int32_t c;
+        memcpy(&c, q + 4 * i, 4);
+        vb w = bits == 8 ? veorq_u8(v[i], vdupq_n_u8(128)) : v[i];
+        s = vdotq_s32(s, vreinterpretq_s8_u8(w), vreinterpretq_s8_s32(vdupq_n_s32(c)));
+    }
+    return s;
+}
+
+/* ---- for rows.h ---- */
+
+V_OP vf vf_add(vf a, vf b) {
+    return vaddq_f32(a, b);
+}
+V_OP vf vf_sub(vf a, vf b) {
+    return vsubq_f32(a, b);
+}
+V_OP vf vf_div(vf a, vf b) {
+    return vdivq_f32(a, b);
+}
+V_OP vf vf_max(vf a, vf b) {
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+} /* a > b ? a : b, NaN gives b */
+V_OP vf vf_min(vf a, vf b) {
+    return vbslq_f32(vcltq_f32(a, b), a, b);
+} /* a < b ? a : b */
+V_OP vf vf_abs(vf a) {
+    return vabsq_f32(a);
+}
+V_OP vf vf_less(vf a, vf b, vf yes, vf no) {
+    return vbslq_f32(vcltq_f32(a, b), yes, no);
+}
+V_OP vi vi_nearest(vf a) {
+    return vcvtnq_s32_f32(a);
+} /* ties to even */
+V_OP vi vi_half(vi a) {
+    return vshrq_n_s32(a, 1);
+}
+V_OP vi vi_sub(vi a, vi b) {
+    return vsubq_s32(a, b);
+}
+V_OP vf vf_pow2(vi n) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
+}
+V_OP void vi_store_i8(uint8_t *p, vi a) {
+    int16x4_t h = vmovn_s32(a);
+    int8x8_t b = vmovn_s16(vcombine_s16(h, h));
+    memcpy(p, &b, 4);
+}
+V_OP int vi_sum(vi a) {
+    return vaddvq_s32(a);
+}
+
+#endif
