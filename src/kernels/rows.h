@@ -76,19 +76,16 @@ TD_ROW v16 v16_less(v16 a, v16 b, v16 yes, v16 no) { /* a < b ? yes : no */
     return r;
 }
 
+/* The tree: lane i + lane i + 8, then + 4, + 2, + 1. */
 TD_ROW float v16_sum(v16 a) {
-    float s[16];
-    v16_store(s, a);
-    for (int w = 8; w > 0; w /= 2)
-        for (int i = 0; i < w; i++) s[i] += s[i + w];
-    return s[0];
+    for (int w = N_VEC / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; i++) a.v[i] = vf_add(a.v[i], a.v[i + w]);
+    return vf_tree_sum(a.v[0]);
 }
 TD_ROW float v16_largest(v16 a) {
-    float s[16];
-    v16_store(s, a);
-    for (int w = 8; w > 0; w /= 2)
-        for (int i = 0; i < w; i++) s[i] = s[i] > s[i + w] ? s[i] : s[i + w];
-    return s[0];
+    for (int w = N_VEC / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; i++) a.v[i] = vf_max(a.v[i], a.v[i + w]);
+    return vf_largest(a.v[0]);
 }
 
 /* e^x: x = n ln 2 + r, a polynomial of r (fitted on Chebyshev nodes, error 8e-9), times 2^n in two factors, so that
@@ -240,24 +237,26 @@ TD_ROW void quantise(uint8_t *block, uint8_t *x, int lane, v16 lo, v16 hi) {
     bool tiny = !(max > 1e-30f); /* no scale that a float holds: the block counts as zero */
     v16 inv = v16_set1(tiny ? 0.0f : 127.0f / max);
     float d = tiny ? 0.0f : max / 127.0f;
-    int32_t sum[2] = {0, 0};
+    vi first = vi_zero(), both = vi_zero();
     lo = v16_mul(lo, inv);
     hi = v16_mul(hi, inv);
     TD_LANES {
         vi a = vi_nearest(lo.v[l]), b = vi_nearest(hi.v[l]);
         vi_store_i8(block + 32 * lane + TD_R * l, a);
         vi_store_i8(block + 32 * lane + 16 + TD_R * l, b);
-        sum[0] += vi_sum(a);
-        sum[1] += vi_sum(b);
+        first = vi_add(first, a);
+        both = vi_add(both, vi_add(a, b));
     }
+    int32_t sum = vi_sum(both);
     put(block + TD_I8_SCALE + 4 * lane, d);
-    put_i(block + TD_I8_SCALE + 32 + 4 * lane, -8 * (sum[0] + sum[1]));
+    put_i(block + TD_I8_SCALE + 32 + 4 * lane, -8 * sum);
     if (!x) return;
-    put_i(x + 4 * lane, -8 * sum[0]);
-    put_i(x + 32 + 4 * lane, -8 * sum[1]);
-    put(x + 64 + 4 * lane, d * (float)(sum[0] + sum[1]));
-    put(x + 96 + 4 * lane, d * (float)sum[0]);
-    put(x + 128 + 4 * lane, d * (float)sum[1]);
+    int32_t sum0 = vi_sum(first), sum1 = sum - sum0;
+    put_i(x + 4 * lane, -8 * sum0);
+    put_i(x + 32 + 4 * lane, -8 * sum1);
+    put(x + 64 + 4 * lane, d * (float)sum);
+    put(x + 96 + 4 * lane, d * (float)sum0);
+    put(x + 128 + 4 * lane, d * (float)sum1);
 }
 
 /* The transform of the TQ types on 32 values: signs, butterflies, 1 / sqrt(32) (quant-formats.md 1.10). */

@@ -180,5 +180,21 @@ V_OP int vi_sum(vi a) {
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
+V_OP vi vi_zero(void) {
+    return _mm256_setzero_si256();
+}
+V_OP vi vi_add(vi a, vi b) {
+    return _mm256_add_epi32(a, b);
+}
+V_OP float vf_tree_sum(vf a) { /* lanes i + i + 4, + 2, + 1 */
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+V_OP float vf_largest(vf a) {
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}
 
 #endif

@@ -147,5 +147,23 @@ V_OP void vi_store_i8(uint8_t *p, vi a) {
 V_OP int vi_sum(vi a) {
     return _mm512_reduce_add_epi32(a);
 }
+V_OP vi vi_zero(void) {
+    return _mm512_setzero_si512();
+}
+V_OP vi vi_add(vi a, vi b) {
+    return _mm512_add_epi32(a, b);
+}
+V_OP float vf_tree_sum(vf a) { /* lanes i + i + 8, + 4, + 2, + 1 */
+    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+V_OP float vf_largest(vf a) {
+    __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}
 
 #endif

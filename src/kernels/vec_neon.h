@@ -152,5 +152,18 @@ V_OP void vi_store_i8(uint8_t *p, vi a) {
 V_OP int vi_sum(vi a) {
     return vaddvq_s32(a);
 }
+V_OP vi vi_zero(void) {
+    return vdupq_n_s32(0);
+}
+V_OP vi vi_add(vi a, vi b) {
+    return vaddq_s32(a, b);
+}
+V_OP float vf_tree_sum(vf a) { /* lanes i + i + 2, + 1 */
+    float32x2_t b = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+    return vget_lane_f32(b, 0) + vget_lane_f32(b, 1);
+}
+V_OP float vf_largest(vf a) {
+    return vmaxvq_f32(a);
+}
 
 #endif
