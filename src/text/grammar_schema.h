@@ -8,8 +8,9 @@
 /* Every rule of the tree is defined; `root` is the index of the start rule. */
 td_status td_grammar_from_tree(td_grammar **out, const td_vocab *v, const g_tree *tree, uint32_t root, td_error *err);
 
-/* Adds the rules of the schema to the tree; *root is the one to start from. */
+/* Adds the rules of the schema to the tree; *root is the one to start from. `quote`: TD_TOKEN_NONE for JSON texts, or
+ * the token that quotes strings in the arguments of Gemma 4's tool calls. */
 td_status g_schema_build(g_tree *tree, const char *schema, size_t n_bytes, const td_schema_options *options,
-                         uint32_t *root, td_error *err);
+                         uint32_t quote, uint32_t *root, td_error *err);
 
 #endif
