@@ -9,13 +9,12 @@
 
 typedef struct run_options {
     const char *prompt, *file, *system, *system_file, *history;
-    int64_t n_predict, keep, n_probs, reasoning_budget;
-    bool json, no_display_prompt, verbose_spec, special, single_turn, verbose_prompt, escape, show_timings, color;
+    int64_t n_predict, keep, max_ms;
+    bool json, display_prompt, verbose_spec, special, single_turn, raw, escape, show_timings, color;
     int conversation; /* auto on off */
     int reasoning;    /* auto on off */
     td_option_list stop;
     const char *grammar, *grammar_file, *json_schema, *json_schema_file;
-    int64_t max_ms;
 } run_options;
 
 typedef struct run {
@@ -57,7 +56,10 @@ void run_print_timings(FILE *f, const td_timings *t);
 json_t *run_timings_json(const td_timings *t);
 const char *run_finish_name(td_finish f); /* llama-server's stop_type: eos, word, limit, none */
 
-int run_one_shot(run *r, const char *prompt, size_t n_bytes, bool chat);
-int run_chat(run *r, const char *first_prompt);
+int run_ids(run *r, const uint32_t *ids, int n); /* one shot; returns the exit code */
+
+/* run_chat.c: a conversation. With `first` (n_bytes long) one turn, without it turns are read from the terminal. */
+int run_chat(run *r, const char *first, size_t n_bytes);
+bool run_has_template(const run *r);
 
 #endif
