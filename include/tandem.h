@@ -237,6 +237,44 @@ TD_API td_status td_draft_submit(td_engine *e, int slot, uint32_t last, int n_st
 TD_API td_status td_draft_wait(td_engine *e, int slot, uint32_t *drafts, int cap, int *n, td_error *err);
 TD_API void td_draft_cancel(td_engine *e, int slot);
 
+/* ---- measuring (tandem bench) ----------------------------------------------------------------------------------- */
+
+typedef enum td_measure_kind {
+    TD_MEASURE_PREFILL, /* n prompt tokens in steps of n_batch */
+    TD_MEASURE_DECODE,  /* n single-token steps, on each of n_slots slots */
+    TD_MEASURE_VERIFY,  /* one step of n rows of one slot, all of them with an arg-max */
+    TD_MEASURE_DRAFT    /* one chain of n drafts */
+} td_measure_kind;
+
+typedef struct td_measure {
+    td_measure_kind kind;
+    int n, n_slots; /* n_slots 0: 1 */
+    int depth;      /* positions in the cache before */
+    int n_reps;     /* measured runs, after one that is not */
+    uint64_t seed;  /* of the random tokens */
+    bool stages;    /* also time the stages of a step */
+} td_measure;
+
+typedef struct td_stage {
+    const char *name;
+    int64_t ns;
+    uint64_t n_bytes; /* weights touched */
+} td_stage;
+
+typedef struct td_measured {
+    int64_t ns[64];      /* [min(n_reps, 64)] */
+    uint64_t step_bytes; /* weight bytes of one decode step */
+    uint64_t barriers;   /* thread barriers of the last run */
+    td_stage stages[16];
+    int n_stages;
+} td_measured;
+
+/* Uses slots 0 .. n_slots-1, which must be idle, and empties them. */
+TD_API td_status td_engine_measure(td_engine *e, const td_measure *what, td_measured *out, td_error *err);
+/* The machine's own limits with the engine's threads: read bandwidth in bytes per second, 8-bit multiply-adds per
+ * second with the widest instructions in use. */
+TD_API void td_engine_limits(td_engine *e, double *read_bytes, double *int8_macs);
+
 /* ---- library-wide ----------------------------------------------------------------------------------------------- */
 
 TD_API const char *td_version(void);
