@@ -68,6 +68,7 @@ typedef struct td_engine_info {
     char draft_head[16];                 /* "dense", "ordered" or "" */
     uint64_t n_params, file_bytes, draft_bytes;
     int n_vocab, n_ctx, n_ctx_train, n_slots, n_batch, n_threads, n_layer, d_model;
+    bool per_layer_inputs; /* E2B, E4B */
     td_cache_type type_k, type_v;
     uint64_t weight_bytes, kv_bytes, work_bytes; /* resident */
     int64_t load_ns;
@@ -76,6 +77,8 @@ typedef struct td_engine_info {
 
 TD_API void td_engine_get_info(const td_engine *e, td_engine_info *out);
 TD_API const td_vocab *td_engine_vocab(const td_engine *e);
+/* A text of the model file's metadata ("tokenizer.chat_template"), borrowed, not terminated; NULL when absent. */
+TD_API const char *td_engine_metadata(const td_engine *e, const char *key, size_t *n_bytes);
 
 /* ---- text ------------------------------------------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
 #include "../base/checked.h"
 #include "../base/clock.h"
 #include "../base/status.h"
-#include "../kernels/kernels.h"
+#include "../kernels/peak.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +159,7 @@ typedef struct limits {
     const uint64_t *data;
     double read_bytes, int8_macs;
     uint64_t sink[64];
+    _Atomic uint64_t macs;
 } limits;
 
 static void read_all(void *arg, int ith, int nth) {
@@ -178,7 +179,7 @@ static void read_all(void *arg, int ith, int nth) {
 static void multiply(void *arg, int ith, int nth) {
     (void)nth;
     limits *l = arg;
-    l->sink[ith & 63] += td_kernels_get()->peak_int8(1 << 22);
+    atomic_fetch_add(&l->macs, td_peak_int8(1 << 20, &l->sink[ith & 63]));
 }
 
 static td_status run_limits(td_engine *e, void *arg, td_error *err) {
@@ -194,8 +195,7 @@ static td_status run_limits(td_engine *e, void *arg, td_error *err) {
         if (rate > l->read_bytes) l->read_bytes = rate;
         t = td_clock_ns();
         td_pool_run(e->pool, multiply, l);
-        double macs = (double)((uint64_t)td_kernels_get()->peak_macs_per_round << 22) * td_pool_size(e->pool) * 1e9 /
-                      (double)(td_clock_ns() - t);
+        double macs = (double)atomic_exchange(&l->macs, 0) * 1e9 / (double)(td_clock_ns() - t);
         if (macs > l->int8_macs) l->int8_macs = macs;
     }
     td_free_aligned(data, READ_BYTES);

@@ -18,6 +18,14 @@ const td_vocab *td_engine_vocab(const td_engine *e) {
     return e->vocab;
 }
 
+const char *td_engine_metadata(const td_engine *e, const char *key, size_t *n_bytes) {
+    td_slice s = {0};
+    *n_bytes = 0;
+    if (td_gguf_get_str(td_model_gguf(e->model), key, &s, NULL) || !s.data) return NULL;
+    *n_bytes = s.n_bytes;
+    return s.data;
+}
+
 int td_slots_get(const td_engine *e, td_slot_info *out, int cap) {
     td_engine *m = (td_engine *)e; /* the lock is the only thing touched */
     pthread_mutex_lock(&m->lock);
