@@ -143,6 +143,7 @@ static void describe(td_engine *e, int64_t load_ns) {
                           .n_threads = td_pool_size(e->pool),
                           .n_layer = (int)shape->n_layer,
                           .d_model = (int)shape->d_model,
+                          .per_layer_inputs = shape->d_ple > 0,
                           .type_k = e->params.type_k ? e->params.type_k : TD_CACHE_F16,
                           .type_v = e->params.type_v ? e->params.type_v : TD_CACHE_F16,
                           .file_bytes = m.file_bytes,
