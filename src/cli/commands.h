@@ -3,6 +3,8 @@
 #define TD_CLI_COMMANDS_H
 
 #define TD_COMMAND_LIST(X)                                                                                             \
+    X(run, "text in, text out; a chat in the terminal when no prompt is given")                                        \
+    X(bench, "prefill, decode, depth, draft and verify costs, speculative throughput")                                 \
     X(inspect, "what a GGUF holds, whether it is sound, whether an assistant fits a target")                           \
     X(convert, "a Hugging Face folder to GGUF")                                                                        \
     X(quantize, "a GGUF file to a smaller one")                                                                        \

@@ -1,0 +1,277 @@
+/* Promise 3 at the level of the engine: greedy and seeded text is the same with drafts on or off, for both heads, every
+ * depth, any number of threads, any chunk size of the prompt, any number of slots and order of arrival, cancels
+ * included, and after going back to a cached prefix. The pair is synthetic: made by `tandem synth` for this run, wrong
+ * on a share of its drafts, so that rounds end at every place. */
+#include "../../include/tandem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { N_PROMPTS = 200, N_PREDICT = 20, MAX_PROMPT = 90, N_VOCAB = 2048 };
+
+static char folder[256], target[512], ordered[512], dense[512];
+
+typedef struct text {
+    uint32_t ids[N_PREDICT];
+    int n;
+    int draft_n, accepted, reused;
+} text;
+
+typedef struct config {
+    const char *draft;
+    int threads, batch, slots;
+    td_cache_type type;
+} config;
+
+static uint32_t prompts[N_PROMPTS][MAX_PROMPT];
+static int n_prompt[N_PROMPTS];
+
+static void run_command(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void run_command(const char *format, ...) {
+    char command[2048];
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(command, sizeof command, format, ap);
+    va_end(ap);
+    if (system(command) != 0) fail_msg("%s", command);
+}
+
+static int make_pair(void **state) {
+    (void)state;
+    const char *tmp = getenv("TMPDIR"), *binary = getenv("TD_BINARY");
+    if (!binary) binary = "build-dev/tandem";
+    snprintf(folder, sizeof folder, "%s/td-identity-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(folder)) return -1;
+    run_command("%s synth tiny --type q4_0 --accept 0.7 --vocab %d --head ordered -q -o %s", binary, N_VOCAB, folder);
+    run_command("%s synth tiny --type q4_0 --accept 0.7 --vocab %d --head dense --assistant-only -q -o %s", binary,
+                N_VOCAB, folder);
+    run_command(
+        "cd %s && mv tiny-q4_0.gguf target.gguf && mv *ordered*.gguf ordered.gguf && mv tiny-assist*.gguf dense.gguf",
+        folder);
+    snprintf(target, sizeof target, "%s/target.gguf", folder);
+    snprintf(ordered, sizeof ordered, "%s/ordered.gguf", folder);
+    snprintf(dense, sizeof dense, "%s/dense.gguf", folder);
+    uint64_t x = 20261120;
+    for (int p = 0; p < N_PROMPTS; p++) {
+        n_prompt[p] = p < 4 ? p + 1 : 1 + (int)(x >> 40) % MAX_PROMPT;
+        for (int i = 0; i < MAX_PROMPT; i++) {
+            x = x * 6364136223846793005u + 1442695040888963407u;
+            prompts[p][i] = 200 + (uint32_t)(x >> 33) % (N_VOCAB - 200);
+        }
+    }
+    return 0;
+}
+
+static int remove_pair(void **state) {
+    (void)state;
+    run_command("rm -rf %s", folder);
+    return 0;
+}
+
+static td_engine *open_engine(config c) {
+    td_engine_params p;
+    td_engine_params_init(&p);
+    p.model_path = target;
+    p.draft_path = c.draft;
+    p.n_threads = c.threads;
+    p.n_batch = c.batch;
+    p.n_slots = c.slots;
+    p.n_ctx = 256;
+    p.type_k = p.type_v = c.type;
+    p.spec.n_max = 8;
+    p.spec.types = TD_SPEC_MTP | TD_SPEC_NGRAM;
+    td_engine *e = NULL;
+    td_error err = {0};
+    if (td_engine_open(&e, &p, &err)) fail_msg("%s", err.text);
+    return e;
+}
+
+static td_job *submit(td_engine *e, int prompt, bool sampled, uint32_t types, int depth, bool fixed) {
+    td_job_params p;
+    td_job_params_init(e, &p);
+    p.prompt = prompts[prompt];
+    p.n_prompt = n_prompt[prompt];
+    p.n_predict = N_PREDICT;
+    p.sampling.temperature = sampled ? 1.0f : 0.0f;
+    p.sampling.top_k = 0;
+    p.sampling.seed = (uint64_t)prompt;
+    p.sampling.ignore_end = false;
+    p.spec.types = types;
+    p.spec.n_max = depth;
+    p.spec.fixed = fixed;
+    p.spec.ngram_n = 2;
+    td_job *j = NULL;
+    td_error err = {0};
+    if (td_job_submit(e, &p, &j, &err)) fail_msg("%s", err.text);
+    return j;
+}
+
+static void collect(td_job *j, text *out) {
+    *out = (text){0};
+    td_event ev;
+    do {
+        assert_int_equal(td_job_read(j, &ev, -1), TD_OK);
+        for (int i = 0; i < ev.n_tokens && out->n < N_PREDICT; i++) out->ids[out->n++] = ev.tokens[i];
+    } while (ev.kind != TD_EVENT_DONE);
+    if (ev.finish == TD_FINISH_ERROR) fail_msg("%s", ev.error->text);
+    out->draft_n = ev.timings.draft_n;
+    out->accepted = ev.timings.draft_n_accepted;
+    out->reused = ev.timings.cache_n;
+    td_job_close(j);
+}
+
+static void same(const text *a, const text *b, const char *what, int prompt) {
+    if (a->n != b->n || memcmp(a->ids, b->ids, (size_t)a->n * sizeof *a->ids) != 0)
+        fail_msg("%s: the text of prompt %d differs", what, prompt);
+}
+
+static text plain[2][N_PROMPTS]; /* [sampled] what every other way must repeat */
+
+static void test_reference(void **unused) {
+    (void)unused;
+    td_engine *e = open_engine((config){NULL, 1, 64, 1, TD_CACHE_F16});
+    for (int sampled = 0; sampled < 2; sampled++)
+        for (int p = 0; p < N_PROMPTS; p++) collect(submit(e, p, sampled, TD_SPEC_NONE, 0, true), &plain[sampled][p]);
+    td_engine_close(e);
+    int distinct = 0;
+    for (int p = 1; p < N_PROMPTS; p++)
+        distinct += memcmp(plain[0][p].ids, plain[0][0].ids, sizeof plain[0][0].ids) != 0;
+    assert_true(distinct > N_PROMPTS / 2); /* a model that says the same to everything would prove nothing */
+}
+
+static void test_depths_and_heads(void **unused) {
+    (void)unused;
+    const char *const heads[] = {ordered, dense};
+    for (int h = 0; h < 2; h++) {
+        td_engine *e = open_engine((config){heads[h], 2, 64, 1, TD_CACHE_F16});
+        int drafted = 0, accepted = 0;
+        for (int p = 0; p < N_PROMPTS; p++) {
+            for (int sampled = 0; sampled < 2; sampled++) {
+                text t;
+                int depth = 1 + (p + sampled) % 8;
+                collect(submit(e, p, sampled, TD_SPEC_MTP, depth, true), &t);
+                same(&t, &plain[sampled][p], h ? "dense head" : "ordered head", p);
+                if (!sampled) drafted += t.draft_n, accepted += t.accepted;
+            }
+        }
+        td_engine_close(e);
+        assert_true(drafted > 1000);
+        assert_true(accepted > drafted / 10 && accepted < drafted); /* both outcomes happened */
+    }
+}
+
+static void test_policy_and_look_up(void **unused) {
+    (void)unused;
+    td_engine *e = open_engine((config){ordered, 2, 64, 1, TD_CACHE_F16});
+    for (int p = 0; p < N_PROMPTS; p++) {
+        text t;
+        collect(submit(e, p, p % 2, TD_SPEC_MTP, 8, false), &t);
+        same(&t, &plain[p % 2][p], "policy", p);
+        collect(submit(e, p, p % 2, TD_SPEC_NGRAM, 8, true), &t);
+        same(&t, &plain[p % 2][p], "look-up", p);
+        collect(submit(e, p, p % 2, TD_SPEC_NGRAM | TD_SPEC_MTP, 5, true), &t);
+        same(&t, &plain[p % 2][p], "look-up and assistant", p);
+    }
+    td_engine_close(e);
+}
+
+static void test_threads_and_chunks(void **unused) {
+    (void)unused;
+    const config configs[] = {{ordered, 2, 64, 1, TD_CACHE_F16},
+                              {ordered, 3, 7, 1, TD_CACHE_F16},
+                              {dense, 1, 1, 1, TD_CACHE_F16},
+                              {ordered, 2, 33, 1, TD_CACHE_F16}};
+    for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
+        td_engine *e = open_engine(configs[c]);
+        for (int p = 0; p < N_PROMPTS; p += 4) {
+            text t;
+            collect(submit(e, p, p % 8 == 0, c % 2 ? TD_SPEC_MTP : TD_SPEC_NONE, 3, true), &t);
+            same(&t, &plain[p % 8 == 0][p], "threads and chunks", p);
+        }
+        td_engine_close(e);
+    }
+}
+
+/* Many at once, started in a scattered order, every seventh cancelled on the way. */
+static void test_slots(void **unused) {
+    (void)unused;
+    const int counts[] = {2, 4, 8, 16};
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+        td_engine *e = open_engine((config){c % 2 ? dense : ordered, 2, 48, counts[c], TD_CACHE_F16});
+        enum { N = 60 };
+        td_job *jobs[N];
+        int which[N];
+        for (int i = 0; i < N; i++) {
+            which[i] = (i * 37 + (int)c * 11) % N_PROMPTS;
+            jobs[i] = submit(e, which[i], i % 2, i % 3 ? TD_SPEC_MTP : TD_SPEC_NONE, 1 + i % 8, i % 5 != 0);
+            if (i % 7 == 3) td_job_cancel(jobs[i]);
+        }
+        for (int i = 0; i < N; i++) {
+            text t;
+            collect(jobs[i], &t);
+            if (i % 7 != 3) same(&t, &plain[i % 2][which[i]], "slots", which[i]);
+        }
+        td_engine_close(e);
+    }
+}
+
+/* The same prompt again, a longer one, a diverging one: reuse changes the work, not the text. */
+static void test_prefix_reuse(void **unused) {
+    (void)unused;
+    td_engine *e = open_engine((config){ordered, 2, 64, 2, TD_CACHE_F16});
+    int reused = 0;
+    for (int p = 10; p < 40; p++) {
+        text t;
+        for (int again = 0; again < 2; again++) {
+            collect(submit(e, p, false, again ? TD_SPEC_MTP : TD_SPEC_NONE, 4, true), &t);
+            same(&t, &plain[0][p], "reuse", p);
+            if (again) reused += t.reused;
+        }
+        int half = n_prompt[p] / 2, whole = n_prompt[p];
+        if (half < 1) continue;
+        n_prompt[p] = half; /* goes back behind the window of the sliding layers */
+        collect(submit(e, p, false, TD_SPEC_NONE, 0, true), &t);
+        n_prompt[p] = whole;
+        collect(submit(e, p, false, TD_SPEC_MTP, 2, true), &t);
+        same(&t, &plain[0][p], "reuse after going back", p);
+    }
+    td_engine_close(e);
+    assert_true(reused > 500);
+}
+
+/* Each cache type has its own text; within a type drafts change nothing. */
+static void test_cache_types(void **unused) {
+    (void)unused;
+    const td_cache_type types[] = {TD_CACHE_F32, TD_CACHE_BF16, TD_CACHE_Q8_0};
+    for (size_t c = 0; c < sizeof types / sizeof *types; c++) {
+        td_engine *e = open_engine((config){ordered, 2, 64, 2, types[c]});
+        for (int p = 0; p < N_PROMPTS; p += 8) {
+            text a, b;
+            collect(submit(e, p, false, TD_SPEC_NONE, 0, true), &a);
+            collect(submit(e, p, false, TD_SPEC_MTP, 4, true), &b);
+            same(&b, &a, td_cache_type_name(types[c]), p);
+        }
+        td_engine_close(e);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference),
+        cmocka_unit_test(test_depths_and_heads),
+        cmocka_unit_test(test_policy_and_look_up),
+        cmocka_unit_test(test_threads_and_chunks),
+        cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_prefix_reuse),
+        cmocka_unit_test(test_cache_types),
+    };
+    return cmocka_run_group_tests_name("engine identity", tests, make_pair, remove_pair);
+}
