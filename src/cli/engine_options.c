@@ -221,7 +221,7 @@ const td_option td_engine_options[] = {
      .names = "--draft-block-size",
      AT(block_size),
      .arg = "B",
-     .def = "0",
+
      .min = 2,
      .max = 32,
      .env = "DRAFT_BLOCK_SIZE",
