@@ -9,7 +9,8 @@
     X(convert, "a Hugging Face folder to GGUF")                                                                        \
     X(quantize, "a GGUF file to a smaller one")                                                                        \
     X(synth, "a target and assistant of real shape with random weights and a chosen acceptance")                       \
-    X(tokenize, "text to token ids and back")
+    X(tokenize, "text to token ids and back")                                                                          \
+    X(trace, "a speculation trace as a table and a picture")
 
 #define TD_COMMAND_DECLARE(name, summary) int td_cmd_##name(int argc, char **argv);
 TD_COMMAND_LIST(TD_COMMAND_DECLARE)
