@@ -42,12 +42,13 @@ typedef struct td_engine_params {
     int64_t cache_ram;                    /* bytes for checkpoints and cached prompts; -1 unlimited */
     int n_checkpoints;                    /* per slot; default 32 */
     int cache_reuse;                      /* smallest chunk moved by position shift, 0 off */
-    bool context_shift;                   /* a full context drops its oldest half instead of ending the job */
-    bool pack;                            /* default true: weights interleaved for this processor at load */
-    const char *pack_cache;               /* NULL: none; "": beside the model; else a directory */
-    bool check_tensors;                   /* look for NaN and infinities while loading */
-    td_spec_params spec;                  /* defaults of jobs, and ceilings of what a job may ask */
-    const char *spec_trace;               /* NDJSON of every round; NULL: LLAMA_MTP_ACC_TRACE decides */
+    int n_logit_rows;       /* rows with a whole row of logits in one step at least; for td_engine_score */
+    bool context_shift;     /* a full context drops its oldest half instead of ending the job */
+    bool pack;              /* default true: weights interleaved for this processor at load */
+    const char *pack_cache; /* NULL: none; "": beside the model; else a directory */
+    bool check_tensors;     /* look for NaN and infinities while loading */
+    td_spec_params spec;    /* defaults of jobs, and ceilings of what a job may ask */
+    const char *spec_trace; /* NDJSON of every round; NULL: LLAMA_MTP_ACC_TRACE decides */
     td_load_progress progress;
     void *progress_user;
 } td_engine_params;
@@ -274,6 +275,12 @@ typedef struct td_measured {
 
 /* Uses slots 0 .. n_slots-1, which must be idle, and empties them. */
 TD_API td_status td_engine_measure(td_engine *e, const td_measure *what, td_measured *out, td_error *err);
+/* Called for every scored position, in order: `pos` in [0, n), logits [n_vocab] f32, borrowed. False stops. */
+typedef bool (*td_score_fn)(void *user, int pos, const float *logits);
+/* Computes tokens [n] from an empty slot 0, in steps of n_batch, and hands out the logits of positions first .. n-1
+ * (td_engine_params.n_logit_rows of them in one step at most). Empties the slot. TD_ERR_CANCELLED when fn stopped. */
+TD_API td_status td_engine_score(td_engine *e, const uint32_t *tokens, int n, int first, td_score_fn fn, void *user,
+                                 td_error *err);
 /* The machine's own limits with the engine's threads: read bandwidth in bytes per second, 8-bit multiply-adds per
  * second with the widest instructions in use. */
 TD_API void td_engine_limits(td_engine *e, double *read_bytes, double *int8_macs);

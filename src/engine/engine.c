@@ -104,11 +104,12 @@ static td_status reserve(td_engine *e, td_error *err) {
     td_status status = td_model_kv_create(&e->kv, e->model, &kv, err);
     if (status) return status;
     e->max_rows = p->n_batch + p->n_slots * (TD_MAX_DRAFT + 1);
-    int deepest = p->spec.n_max;
-    td_workspace_options work = {.max_rows = e->max_rows,
-                                 .max_out = p->n_slots * (deepest + 1),
-                                 .max_hidden = p->n_slots * (deepest + 1),
-                                 .max_slots = p->n_slots};
+    int deepest = p->spec.n_max, n_out = p->n_slots * (deepest + 1);
+    if (p->n_logit_rows > n_out) n_out = p->n_logit_rows;
+    if (n_out > e->max_rows) n_out = e->max_rows;
+    e->max_out = n_out;
+    td_workspace_options work = {
+        .max_rows = e->max_rows, .max_out = n_out, .max_hidden = p->n_slots * (deepest + 1), .max_slots = p->n_slots};
     status = td_workspace_create(&e->work, e->model, e->drafter, e->pool, &work, err);
     if (status) return status;
     const td_shape *shape = td_model_shape(e->model);

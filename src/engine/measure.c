@@ -150,6 +150,53 @@ td_status td_engine_measure(td_engine *e, const td_measure *what, td_measured *o
     return td_engine_command(e, run_measure, &c, err);
 }
 
+/* ---- scoring ---- */
+
+typedef struct score {
+    const uint32_t *tokens;
+    int n, first;
+    td_score_fn fn;
+    void *user;
+} score;
+
+static td_status run_score(td_engine *e, void *arg, td_error *err) {
+    const score *c = arg;
+    td_slot *s = &e->slots[0];
+    if (s->job) return td_fail(err, TD_ERR_BUSY, TD_NO_OFFSET, "slot 0 is busy");
+    if (c->n > e->info.n_ctx)
+        return td_fail(err, TD_ERR_CONTEXT, TD_NO_OFFSET, "%d tokens do not fit a context of %d", c->n, e->info.n_ctx);
+    td_slot_forget(e, s);
+    td_status status = TD_OK;
+    for (int at = 0; at < c->n && !status;) {
+        int most = at >= c->first ? e->max_out : c->first - at,
+            take = c->n - at < e->params.n_batch ? c->n - at : e->params.n_batch;
+        if (take > most) take = most;
+        for (int i = 0; i < take; i++)
+            e->rows[i] = (td_row){.token = (int32_t)c->tokens[at + i],
+                                  .pos = at + i,
+                                  .slot = 0,
+                                  .flags = at + i >= c->first ? TD_ROW_LOGITS : 0};
+        td_step step = {.rows = e->rows, .n_rows = take};
+        status = td_target_forward(e->model, e->kv, &step, e->work, e->pool, err);
+        for (int i = 0; i < take && !status; i++)
+            if (at + i >= c->first && !c->fn(c->user, at + i, td_workspace_logits(e->work, i)))
+                status = td_fail(err, TD_ERR_CANCELLED, TD_NO_OFFSET, "stopped");
+        at += take;
+    }
+    td_slot_forget(e, s);
+    return status;
+}
+
+td_status td_engine_score(td_engine *e, const uint32_t *tokens, int n, int first, td_score_fn fn, void *user,
+                          td_error *err) {
+    for (int i = 0; i < n; i++)
+        if (tokens[i] >= (uint32_t)e->info.n_vocab)
+            return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "token %u at index %d is outside the vocabulary",
+                           tokens[i], i);
+    score c = {.tokens = tokens, .n = n, .first = first, .fn = fn, .user = user};
+    return td_engine_command(e, run_score, &c, err);
+}
+
 /* ---- the machine ---- */
 
 #define READ_BYTES ((size_t)512 << 20) /* far beyond any last-level cache */
