@@ -129,6 +129,13 @@ static inline int16_t attn_mulhrs(int32_t a, int32_t b) {
     return (int16_t)((a * b + 0x4000) >> 15);
 }
 
+/* Byte of a lane in a row of 64 codes of 8 bits: the order in which unpacking zeros and codes by 128-bit parts gives
+ * lanes 0 .. 31 (low halves) and 32 .. 63 (high halves), each code in the high byte of its lane. */
+static inline uint32_t attn_byte_of(uint32_t lane) {
+    uint32_t l = lane % 32;
+    return l / 8 * 16 + lane / 32 * 8 + l % 8;
+}
+
 /* e^x: x = n ln 2 + f, |f| <= 0.347; 1 + f + f^2 p(f) with the coefficients of Cephes' expf, times 2^n by the exponent
  * bits. tests/kernel/test_attention_ops measures the bound over all floats of the range. */
 #define ATTN_EXP_MIN (-87.0f)

@@ -228,116 +228,121 @@ static void decode(td_kv_type type, const attn_block *b, const coded *c, float *
     if (f->rotate) td_attn_ops()->rotate(x, b->n, attn_rotation(b->n), true);
 }
 
-/* --- places in a block -------------------------------------------------------------------------------------------- */
+/* --- places in a block --------------------------------------------------------------------------------------------
+ *
+ * A position owns every word it writes: two 16-bit lanes of a row of keys, one lane of each row of values. */
 
-/* Lane, and index along which the codes of a word run, of value i of position `at`. */
-typedef struct place {
-    size_t row;     /* row of lanes for 8 bits and more: [row][lanes] */
-    uint32_t lane;  /* in the row */
-    uint32_t run;   /* index along the run of codes */
-    size_t outer;   /* rows of words before this one, for fewer bits: word row = outer + run / per_word * stride */
-    size_t stride;  /* word rows of one step of run / per_word, before the factor 3 of 3 bits */
-    uint32_t lanes; /* lanes of a word row */
-} place;
-
-static place key_place(const attn_block *b, uint32_t i, uint32_t at) {
-    uint32_t half = at / HALF, step = i / 2, steps = b->n / 2;
-    place p = {.lane = 2 * (at % HALF) + i % 2, .run = step, .lanes = LANES};
-    p.row = (size_t)half * steps + step;
-    p.outer = half; /* completed by the caller: half a block */
-    p.stride = 1;
-    return p;
+static uint32_t codes_per_row(const attn_format *f) { /* in the word, or three words, of a lane */
+    return f->bits == 3 ? 16 : 16u / f->bits;
 }
 
-static place value_place(const attn_block *b, uint32_t i, uint32_t at, bool words) {
-    (void)b;
-    uint32_t pair = at / 2;
-    place p = {.run = i / 16, .lanes = words ? 32 : LANES};
-    p.lane = 2 * (words ? i % 16 : i % HALF) + at % 2;
-    p.row = (size_t)(i / HALF) * PAIRS + pair;
-    p.outer = pair;
-    p.stride = PAIRS;
-    return p;
+static uint32_t words_per_row(const attn_format *f) {
+    return f->bits == 3 ? 3 : 1;
 }
 
-/* Word row of value i of position `at` for types below 8 bits, as an index of 16-bit words of its first word, the
- * distance between the words of a triple, and the number of the code in the word(s). */
-static size_t word_at(const attn_format *f, const attn_block *b, bool value, uint32_t i, uint32_t at, size_t *triple,
-                      uint32_t *number) {
-    uint32_t per_word = f->bits == 3 ? 16 : 16 / f->bits, words = f->bits == 3 ? 3 : 1;
-    place p = value ? value_place(b, i, at, true) : key_place(b, i, at);
-    *number = p.run % per_word;
-    *triple = p.lanes;
-    if (value) return ((size_t)(p.run / per_word) * PAIRS + p.outer) * words * p.lanes + p.lane;
-    size_t rows = (b->n / 2 + per_word - 1) / per_word;
-    return (p.outer * rows + p.run / per_word) * words * p.lanes + p.lane;
-}
-
-/* Codes of 3 bits: five in each of three words, the sixteenth in their highest bits. */
-static void put_word(const attn_format *f, uint16_t *w, size_t triple, uint32_t number, uint32_t code) {
+/* Codes c[0], c[stride], … of one lane to its word(s), `triple` words apart. 3 bits: five in each of three words, the
+ * sixteenth in their highest bits. Missing codes are 0. */
+static void pack_lane(const attn_format *f, uint16_t *w, size_t triple, const int16_t *c, uint32_t stride, uint32_t n) {
+    uint32_t word[3] = {0};
     if (f->bits != 3) {
-        uint32_t shift = number * f->bits, mask = ((1u << f->bits) - 1u) << shift;
-        *w = (uint16_t)((*w & ~mask) | code << shift);
-    } else if (number < 15) {
-        uint32_t shift = number % 5 * 3;
-        uint16_t *t = w + number / 5 * triple;
-        *t = (uint16_t)((*t & ~(7u << shift)) | code << shift);
-    } else {
-        for (uint32_t j = 0; j < 3; j++) w[j * triple] = (uint16_t)((w[j * triple] & 0x7fffu) | (code >> j & 1u) << 15);
+        for (uint32_t i = 0; i < n; i++) word[0] |= (uint32_t)c[i * stride] << i * f->bits;
+        w[0] = (uint16_t)word[0];
+        return;
+    }
+    for (uint32_t i = 0; i < n && i < 15; i++) word[i / 5] |= (uint32_t)c[i * stride] << i % 5 * 3;
+    for (uint32_t k = 0; k < 3; k++) {
+        if (n == 16) word[k] |= ((uint32_t)c[15 * stride] >> k & 1u) << 15;
+        w[k * triple] = (uint16_t)word[k];
     }
 }
 
-static uint32_t get_word(const attn_format *f, const uint16_t *w, size_t triple, uint32_t number) {
-    if (f->bits != 3) return (uint32_t)*w >> (number * f->bits) & ((1u << f->bits) - 1u);
-    if (number < 15) return (uint32_t)w[number / 5 * triple] >> (number % 5 * 3) & 7u;
-    return (uint32_t)(w[0] >> 15 | w[triple] >> 15 << 1 | w[2 * triple] >> 15 << 2);
+static void unpack_lane(const attn_format *f, const uint16_t *w, size_t triple, int16_t *c, uint32_t stride,
+                        uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t code =
+            f->bits != 3 ? (uint32_t)w[0] >> i * f->bits : (uint32_t)w[i < 15 ? i / 5 * triple : 0] >> i % 5 * 3;
+        if (f->bits == 3 && i == 15) code = (uint32_t)(w[0] >> 15 | w[triple] >> 15 << 1 | w[2 * triple] >> 15 << 2);
+        c[i * stride] = (int16_t)(code & ((1u << f->bits) - 1u));
+    }
 }
 
-static void put(td_kv_type type, const attn_block *b, bool value, uint8_t *block, uint32_t at, const coded *c) {
+typedef void (*lane_fn)(const attn_format *f, uint16_t *w, size_t triple, int16_t *c, uint32_t stride, uint32_t n);
+
+static void put_lane(const attn_format *f, uint16_t *w, size_t triple, int16_t *c, uint32_t stride, uint32_t n) {
+    pack_lane(f, w, triple, c, stride, n);
+}
+
+static void get_lane(const attn_format *f, uint16_t *w, size_t triple, int16_t *c, uint32_t stride, uint32_t n) {
+    unpack_lane(f, w, triple, c, stride, n);
+}
+
+/* Types below 8 bits: every lane of position `at`, with the codes that run along it. */
+static void each_lane(const attn_format *f, const attn_block *b, bool value, uint16_t *block, uint32_t at, int16_t *c,
+                      lane_fn fn) {
+    uint32_t per_row = codes_per_row(f), words = words_per_row(f);
+    if (value) { /* rows [group of runs][pair], lane 2 * (dimension % 16) + parity; a run is 16 dimensions */
+        for (uint32_t run = 0; run < b->n / 16; run += per_row) {
+            uint32_t n = b->n / 16 - run < per_row ? b->n / 16 - run : per_row;
+            uint16_t *row = block + ((size_t)(run / per_row) * PAIRS + at / 2) * words * 32 + at % 2;
+            for (uint32_t i = 0; i < 16; i++) fn(f, row + 2 * i, 32, c + run * 16 + i, 16, n);
+        }
+        return;
+    }
+    uint32_t steps = b->n / 2, rows = (steps + per_row - 1) / per_row;
+    for (uint32_t r = 0; r < rows; r++) { /* rows [half][group of steps], lane 2 * (position % 32) + parity */
+        uint32_t n = steps - r * per_row < per_row ? steps - r * per_row : per_row;
+        uint16_t *row = block + ((size_t)(at / HALF) * rows + r) * words * LANES + 2 * (at % HALF);
+        for (uint32_t e = 0; e < 2; e++) fn(f, row + e, LANES, c + (size_t)r * per_row * 2 + e, 2, n);
+    }
+}
+
+static void put(td_kv_type type, const attn_block *b, bool value, uint8_t *block, uint32_t at, coded *c) {
     const attn_format *f = &formats[type];
-    for (uint32_t i = 0; i < b->n; i++) {
-        if (f->bits >= 8) {
-            place p = value ? value_place(b, i, at, false) : key_place(b, i, at);
-            size_t e = p.row * LANES + p.lane;
-            if (f->bits == 16)
-                memcpy(block + 2 * e, &c->code[i], 2);
-            else
-                ((int8_t *)block)[e] = (int8_t)c->code[i];
-        } else {
-            size_t triple = 0;
-            uint32_t number = 0;
-            size_t w = word_at(f, b, value, i, at, &triple, &number);
-            put_word(f, (uint16_t *)(void *)block + w, triple, number, (uint32_t)c->code[i]);
+    size_t row = value ? at / 2 : (size_t)(at / HALF) * (b->n / 2);
+    if (f->bits < 8) {
+        each_lane(f, b, value, (uint16_t *)(void *)block, at, c->code, put_lane);
+    } else if (value) { /* [strip][pair][2 * dimension + parity] */
+        for (uint32_t strip = 0; strip < b->n / HALF; strip++) {
+            size_t to = ((size_t)strip * PAIRS + row) * LANES;
+            for (uint32_t i = 0; i < HALF; i++) {
+                int16_t code = c->code[strip * HALF + i];
+                if (f->bits == 16)
+                    memcpy(block + 2 * (to + 2 * i + at % 2), &code, 2);
+                else
+                    block[to + attn_byte_of(2 * i + at % 2)] = (uint8_t)code;
+            }
+        }
+    } else { /* [half][step][2 * position + parity] */
+        uint32_t lane = 2 * (at % HALF);
+        for (uint32_t step = 0; step < b->n / 2; step++) {
+            size_t to = (row + step) * LANES;
+            if (f->bits == 16) {
+                memcpy(block + 2 * (to + lane), &c->code[2 * step], 4);
+            } else {
+                block[to + attn_byte_of(lane)] = (uint8_t)c->code[2 * step];
+                block[to + attn_byte_of(lane + 1)] = (uint8_t)c->code[2 * step + 1];
+            }
         }
     }
-    if (b->factor) {
-        for (uint32_t g = 0; g < b->n / b->group; g++)
-            memcpy(block + b->factor + ((size_t)g * TD_ATTN_PAGE + at) * 2, &c->factor[g], 2);
-    }
+    for (uint32_t g = 0; b->factor && g < b->n / b->group; g++)
+        memcpy(block + b->factor + ((size_t)g * TD_ATTN_PAGE + at) * 2, &c->factor[g], 2);
     memcpy(block + b->scale + (size_t)at * sizeof(float), &c->scale, sizeof(float));
 }
 
 static void get(td_kv_type type, const attn_block *b, bool value, const uint8_t *block, uint32_t at, coded *c) {
     const attn_format *f = &formats[type];
-    for (uint32_t i = 0; i < b->n; i++) {
-        if (f->bits >= 8) {
-            place p = value ? value_place(b, i, at, false) : key_place(b, i, at);
-            size_t e = p.row * LANES + p.lane;
-            if (f->bits == 16)
-                memcpy(&c->code[i], block + 2 * e, 2);
-            else
-                c->code[i] = ((const int8_t *)block)[e];
-        } else {
-            size_t triple = 0;
-            uint32_t number = 0;
-            size_t w = word_at(f, b, value, i, at, &triple, &number);
-            c->code[i] = (int16_t)get_word(f, (const uint16_t *)(const void *)block + w, triple, number);
-        }
+    if (f->bits < 8) each_lane(f, b, value, (uint16_t *)(uintptr_t)block, at, c->code, get_lane);
+    for (uint32_t i = 0; f->bits >= 8 && i < b->n; i++) {
+        size_t to =
+            value ? ((size_t)(i / HALF) * PAIRS + at / 2) * LANES : ((size_t)(at / HALF) * (b->n / 2) + i / 2) * LANES;
+        uint32_t lane = value ? 2 * (i % HALF) + at % 2 : 2 * (at % HALF) + i % 2;
+        if (f->bits == 16)
+            memcpy(&c->code[i], block + 2 * (to + lane), 2);
+        else
+            c->code[i] = ((const int8_t *)block)[to + attn_byte_of(lane)];
     }
-    if (b->factor) {
-        for (uint32_t g = 0; g < b->n / b->group; g++)
-            memcpy(&c->factor[g], block + b->factor + ((size_t)g * TD_ATTN_PAGE + at) * 2, 2);
-    }
+    for (uint32_t g = 0; b->factor && g < b->n / b->group; g++)
+        memcpy(&c->factor[g], block + b->factor + ((size_t)g * TD_ATTN_PAGE + at) * 2, 2);
     memcpy(&c->scale, block + b->scale + (size_t)at * sizeof(float), sizeof(float));
 }
 

@@ -99,7 +99,7 @@ void td_attn_ref_keys(td_kv_type type, const attn_block *b, const uint8_t *block
         for (uint32_t lane = 0; lane < LANES; lane++) {
             int32_t r = factor[(size_t)(2 * step / b->group) * TD_ATTN_PAGE + half * HALF + lane / 2], v;
             if (f->bits == 8)
-                v = c8[(size_t)step * LANES + lane] * 256;
+                v = c8[(size_t)step * LANES + attn_byte_of(lane)] * 256;
             else
                 v = f->table[word_code(f, cw + (size_t)step / per_word * words * LANES + lane, LANES, step % per_word)];
             tile[(size_t)step * LANES + lane] = attn_mulhrs(v, r);
@@ -121,7 +121,7 @@ void td_attn_ref_values(td_kv_type type, const attn_block *b, const uint8_t *blo
             for (uint32_t lane = 0; lane < LANES; lane++) {
                 int32_t r = factor[(size_t)(strip * HALF / b->group) * TD_ATTN_PAGE + 2 * pair + lane % 2], v;
                 if (f->bits == 8) {
-                    v = ((const int8_t *)block)[((size_t)strip * PAIRS + pair) * LANES + lane] * 256;
+                    v = ((const int8_t *)block)[((size_t)strip * PAIRS + pair) * LANES + attn_byte_of(lane)] * 256;
                 } else {
                     uint32_t run = 2 * strip + lane / 32;
                     const uint16_t *w = (const uint16_t *)(const void *)block +

@@ -33,6 +33,7 @@ INLINE __m512i twice(const uint16_t *r) { /* 16 factors, each for two lanes */
 }
 
 static void keys_8(const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile) {
+    const __m512i zero = _mm512_setzero_si512();
     uint32_t steps = b->n / 2, per_group = b->group / 2;
     const uint8_t *c = block + (size_t)half * steps * LANES;
     const uint16_t *factor = (const uint16_t *)(const void *)(block + b->factor) + half * HALF;
@@ -40,10 +41,9 @@ static void keys_8(const attn_block *b, const uint8_t *block, uint32_t half, int
         const uint16_t *r = factor + (size_t)step / per_group * TD_ATTN_PAGE;
         __m512i r0 = twice(r), r1 = twice(r + 16);
         for (uint32_t end = step + per_group; step < end; step++, c += LANES, tile += LANES) {
-            __m512i x = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)c));
-            __m512i y = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(c + 32)));
-            _mm512_storeu_si512(tile, _mm512_mulhrs_epi16(_mm512_slli_epi16(x, 8), r0));
-            _mm512_storeu_si512(tile + 32, _mm512_mulhrs_epi16(_mm512_slli_epi16(y, 8), r1));
+            __m512i x = load(c);
+            _mm512_storeu_si512(tile, _mm512_mulhrs_epi16(_mm512_unpacklo_epi8(zero, x), r0));
+            _mm512_storeu_si512(tile + 32, _mm512_mulhrs_epi16(_mm512_unpackhi_epi8(zero, x), r1));
         }
     }
 }
@@ -98,16 +98,16 @@ INLINE __m512i factors(const uint16_t *r) { /* of two positions, alternating */
 }
 
 static void values_8(const attn_block *b, const uint8_t *block, uint32_t strip0, uint32_t strip1, int16_t *tile) {
+    const __m512i zero = _mm512_setzero_si512();
     const uint8_t *c = block + (size_t)strip0 * PAIRS * LANES;
     for (uint32_t strip = strip0; strip < strip1; strip++) {
         const uint16_t *r =
             (const uint16_t *)(const void *)(block + b->factor) + (size_t)(strip * HALF / b->group) * TD_ATTN_PAGE;
         for (uint32_t p = 0; p < PAIRS; p++, c += LANES, tile += LANES) {
             __m512i rr = factors(r + 2 * p);
-            __m512i x = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)c));
-            __m512i y = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(c + 32)));
-            _mm512_storeu_si512(tile, _mm512_mulhrs_epi16(_mm512_slli_epi16(x, 8), rr));
-            _mm512_storeu_si512(tile + 32, _mm512_mulhrs_epi16(_mm512_slli_epi16(y, 8), rr));
+            __m512i x = load(c);
+            _mm512_storeu_si512(tile, _mm512_mulhrs_epi16(_mm512_unpacklo_epi8(zero, x), rr));
+            _mm512_storeu_si512(tile + 32, _mm512_mulhrs_epi16(_mm512_unpackhi_epi8(zero, x), rr));
         }
     }
 }
