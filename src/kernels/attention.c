@@ -71,6 +71,8 @@ const attn_ops *td_attn_ops_for(int level) {
     if (level == TD_CPU_REF) return &td_attn_ops_ref;
     if (!td_cpu_has((td_cpu_level)level)) return NULL;
 #if defined(__x86_64__)
+    if (level == TD_CPU_AVX2) return &td_attn_ops_avx2;
+    if (level == TD_CPU_AVXVNNI) return &td_attn_ops_avxvnni;
     if (level == TD_CPU_AVX512 || level == TD_CPU_AVX512BF16) return &td_attn_ops_avx512;
 #endif
     return &td_attn_ops_ref;
