@@ -58,6 +58,7 @@ typedef struct td_thread_mem {
     float *row;                   /* [2][max(d_model, 2 d_backbone)] */
     uint8_t *in, *mid, *rt, *out; /* activations of TD_OWN_ROWS rows: k = d_model, d_model, d_model, max_q */
     float *tile;                  /* [max_rows][16 TD_HEAD_GROUPS] */
+    float *table;                 /* [n_layer * d_ple] at most */
     int32_t *pos;                 /* [n_vocab / n_centroid] */
     uint8_t *scratch;             /* of the kernels */
     td_best *best;                /* [max_rows] */
@@ -72,9 +73,9 @@ typedef struct td_bufs {
     uint8_t *memory;
     size_t n_bytes;
     float *x, *q, *k, *v, *att, *y,
-        *y2; /* [max_rows] of d_model, max_q, max_kv, max_kv, max_q, widest product, d_model */
-    float *ple, *ple_table, *ple_gate;                       /* [max_rows] of n_layer * d_ple (twice), d_ple */
-    float *router;                                           /* [max_rows][n_expert] */
+        *y2;               /* [max_rows] of d_model, max_q, max_kv, max_kv, max_q, widest product, d_model */
+    float *ple, *ple_gate; /* [max_rows] of n_layer * d_ple, d_ple */
+    float *router;         /* [max_rows][n_expert] */
     uint8_t *in, *mid, *rt, *out, *ff, *pl, *ex_in, *ex_mid; /* activations */
     int32_t *pick;                                           /* [max_rows][n_expert_used], [max_rows][n_expert_used] */
     float *weight;
@@ -110,8 +111,8 @@ struct td_workspace {
     float *logits, *hidden;                   /* [max_out][n_vocab], [max_hidden][d_model] */
     int32_t *logits_at, *hidden_at, *best_at; /* [max_rows] place of a row's result, -1: none */
     int32_t *pos, *slot;                      /* [max_rows] of the rows */
-    int32_t *out_row;    /* [max_rows] rows that go through the head: logits rows first, then arg-max rows */
-    td_best *best;       /* [max_rows] */
+    int32_t *out_row; /* [max_rows] rows that go through the head: logits rows first, then arg-max rows */
+    td_best *best;    /* [max_rows] */
     int n_rows, n_logits, n_best, n_hidden; /* of the last step */
     td_clock_stages clock;
     uint64_t n_bytes;

@@ -8,8 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { TABLE_RUN = 2048 }; /* values of the per-layer table per unit: a multiple of 256, a few hundred ns */
-
 typedef struct run {
     const td_model *m;
     td_kv *kv;
@@ -47,52 +45,52 @@ static void angles(const td_team *t, const run *u, int64_t i) {
                   u->pos[row]);
 }
 
-/* Part `i` of a row's entries in the per-layer table, times sqrt(d_ple). */
-static void table_part(const td_team *t, const run *u, int row, int64_t i) {
-    const td_shape *s = &t->net->shape;
-    int64_t n = (int64_t)s->n_layer * s->d_ple, begin = i * TABLE_RUN, count = n - begin;
-    if (count > TABLE_RUN) count = TABLE_RUN;
-    float *y = t->b->ple_table + at(row, n) + begin;
-    td_matrix_row_slice(&u->m->ple_embd, 0, u->step->rows[row].token, begin, count, y, t->mem->scratch);
-    t->kn->scale(y, y, sqrtf((float)s->d_ple), count);
+/* Layers whose entries in the per-layer table are decoded at once: their values are a multiple of 256, which any block
+ * size divides, or the whole row where that is less. */
+static int64_t table_run(const td_shape *s) {
+    int64_t n = 1;
+    while (n < s->n_layer && n * s->d_ple % 256) n *= 2;
+    return n < s->n_layer ? n : s->n_layer;
 }
 
-/* (RMS(context) + identity) / sqrt 2, per layer's slice. */
+/* (RMS(context) + sqrt(d_ple) * table) / sqrt 2, per layer's slice. */
 static void per_layer_inputs(td_team *t, const run *u) {
     const td_shape *s = &t->net->shape;
-    int64_t n = (int64_t)s->n_layer * s->d_ple, begin, end, units = (int64_t)t->n_rows * s->n_layer;
-    float inv = 1.0f / sqrtf((float)s->d_model);
-    while (td_pool_take(t->pool, units, td_grain(t, units), &begin, &end)) {
+    int64_t p = s->d_ple, n = s->n_layer * p, per = table_run(s), runs = (s->n_layer + per - 1) / per, begin, end;
+    float inv = 1.0f / sqrtf((float)s->d_model), root = sqrtf((float)p), half = 1.0f / sqrtf(2.0f);
+    float *table = t->mem->table;
+    while (td_pool_take(t->pool, t->n_rows * runs, td_grain(t, t->n_rows * runs), &begin, &end)) {
         for (int64_t i = begin; i < end; i++) {
-            size_t o = at((int)(i / s->n_layer), n) + (size_t)(i % s->n_layer) * (size_t)s->d_ple;
-            float *c = t->b->ple + o;
-            t->kn->scale(c, c, inv, s->d_ple);
-            t->kn->rmsnorm(c, c, u->m->ple_norm, s->d_ple, s->eps);
-            t->kn->add_scale(c, t->b->ple_table + o, 1.0f / sqrtf(2.0f), s->d_ple);
+            int row = (int)(i / runs);
+            int64_t l0 = i % runs * per, l1 = l0 + per < s->n_layer ? l0 + per : s->n_layer;
+            float *c = t->b->ple + at(row, n) + (size_t)(l0 * p);
+            td_matrix_row_slice(&u->m->ple_embd, 0, u->step->rows[row].token, l0 * p, (l1 - l0) * p, table,
+                                t->mem->scratch);
+            t->kn->scale(table, table, root, (l1 - l0) * p);
+            t->kn->scale(c, c, inv, (l1 - l0) * p);
+            for (int64_t l = 0; l < l1 - l0; l++) t->kn->rmsnorm(c + l * p, c + l * p, u->m->ple_norm, p, s->eps);
+            t->kn->add_scale(c, table, half, (l1 - l0) * p);
         }
     }
     td_team_barrier(t, TD_STAGE_EMBED);
 }
 
-/* One stage: angles, table rows and context projection; then their sum. */
+/* Angles and the per-layer inputs' context projection in one stage; then the sum with the table. */
 static void input_stage(td_team *t, const run *u) {
     const td_shape *s = &t->net->shape;
     bool ple = s->d_ple > 0;
-    int64_t n_ple = (int64_t)s->n_layer * s->d_ple, parts = (n_ple + TABLE_RUN - 1) / TABLE_RUN;
-    int64_t n_angles = 2 * (int64_t)t->n_rows, n_table = ple ? parts * t->n_rows : 0;
-    int64_t n_groups = ple ? u->m->ple_proj.n_groups : 0, unit = td_grain(t, n_groups), begin, end, a, b;
-    int64_t n_proj = ple ? (n_groups + unit - 1) / unit : 0;
+    int64_t n_angles = 2 * (int64_t)t->n_rows, n_groups = ple ? u->m->ple_proj.n_groups : 0;
+    int64_t unit = td_grain(t, n_groups), n_proj = (n_groups + unit - 1) / unit, begin, end;
     td_acts in = td_acts_at(t->in, t->n_rows, s->d_model, ple ? td_matrix_acts(&u->m->ple_proj) : TD_ACTS_F32);
     embed(t, u, ple ? &in : NULL);
-    while (td_pool_take(t->pool, n_proj + n_table + n_angles, 1, &begin, &end)) {
-        if (td_part(begin, end, 0, n_proj, &a, &b)) {
-            int64_t g1 = (a + 1) * unit < n_groups ? (a + 1) * unit : n_groups;
-            td_matmul(&u->m->ple_proj, 0, a * unit, g1, &in, 0, t->n_rows, t->b->ple, n_ple, t->mem->scratch);
-        } else if (td_part(begin, end, n_proj, n_table, &a, &b)) {
-            table_part(t, u, (int)(a / parts), a % parts);
-        } else {
-            angles(t, u, begin - n_proj - n_table);
+    while (td_pool_take(t->pool, n_proj + n_angles, 1, &begin, &end)) {
+        if (begin >= n_proj) {
+            angles(t, u, begin - n_proj);
+            continue;
         }
+        int64_t g1 = (begin + 1) * unit < n_groups ? (begin + 1) * unit : n_groups;
+        td_matmul(&u->m->ple_proj, 0, begin * unit, g1, &in, 0, t->n_rows, t->b->ple, (int64_t)s->n_layer * s->d_ple,
+                  t->mem->scratch);
     }
     td_team_barrier(t, TD_STAGE_EMBED);
     if (ple) per_layer_inputs(t, u);

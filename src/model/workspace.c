@@ -29,10 +29,28 @@ static size_t max_size(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-static uint32_t all_parts(const td_net *net) {
-    uint32_t parts = 0;
-    for (int i = 0; i < net->pack.n_items; i++) parts |= td_matrix_acts(net->pack.items[i].m);
-    return parts | TD_ACTS_F32;
+typedef struct sizes {
+    const td_net *net;
+    size_t rows, d, q, kv, ff, wide; /* wide: the widest row of f32 anyone makes */
+    size_t scratch, used, experts, entries;
+    uint32_t in_parts, out_parts, ff_parts, ple_parts, ex_parts, ex_mid_parts;
+} sizes;
+
+/* What each kind of activations must hold, for the types that its readers have. */
+static void find_parts(const td_net *net, sizes *z) {
+    for (int i = 0; i < net->pack.n_items; i++) {
+        const td_matrix *m = net->pack.items[i].m;
+        z->in_parts |= td_matrix_acts(m); /* norms feed most matrices: one set for all */
+    }
+    for (int l = 0; l < net->shape.n_layer; l++) {
+        const td_layer *w = &net->layers[l];
+        z->out_parts |= td_matrix_acts(&w->o);
+        z->ff_parts |= td_matrix_acts(&w->down);
+        if (w->ple_proj.n_rows) z->ple_parts |= td_matrix_acts(&w->ple_proj);
+        if (!w->down_exps.n_rows) continue;
+        z->ex_parts |= td_matrix_acts(&w->gate_exps) | td_matrix_acts(&w->up_exps);
+        z->ex_mid_parts |= td_matrix_acts(&w->down_exps);
+    }
 }
 
 static size_t kernel_scratch(const td_net *net) {
@@ -43,13 +61,6 @@ static size_t kernel_scratch(const td_net *net) {
     }
     return n;
 }
-
-typedef struct sizes {
-    const td_net *net;
-    size_t rows, d, q, kv, ff, wide; /* wide: the widest row of f32 anyone makes */
-    size_t scratch, used, experts, entries;
-    uint32_t parts;
-} sizes;
 
 static void lay_route(bump *p, td_route *r, const sizes *z) {
     if (!z->experts) return;
@@ -67,13 +78,14 @@ static void lay_thread(bump *p, td_thread_mem *m, const sizes *z) {
     m->x = take(p, TD_OWN_ROWS * z->d, sizeof(float));
     m->q = take(p, TD_OWN_ROWS * z->q, sizeof(float));
     m->row = take(p, 2 * z->wide, sizeof(float));
-    m->in = take(p, 1, td_acts_bytes(TD_OWN_ROWS, (int64_t)z->wide, z->parts));
-    m->out = take(p, 1, td_acts_bytes(TD_OWN_ROWS, (int64_t)z->q, z->parts));
+    m->in = take(p, 1, td_acts_bytes(TD_OWN_ROWS, (int64_t)z->wide, z->in_parts));
+    m->out = take(p, 1, td_acts_bytes(TD_OWN_ROWS, (int64_t)z->q, z->out_parts));
     if (z->experts) {
-        m->mid = take(p, 1, td_acts_bytes(TD_OWN_ROWS, (int64_t)z->d, z->parts));
-        m->rt = take(p, 1, td_acts_bytes(TD_OWN_ROWS, (int64_t)z->d, z->parts));
+        m->mid = take(p, 1, td_acts_bytes(TD_OWN_ROWS, (int64_t)z->d, z->ex_parts));
+        m->rt = take(p, 1, td_acts_bytes(TD_OWN_ROWS, (int64_t)z->d, z->in_parts));
     }
     m->tile = take(p, z->rows * TD_GROUP * TD_HEAD_GROUPS, sizeof(float));
+    if (s->d_ple) m->table = take(p, (size_t)s->n_layer * (size_t)s->d_ple, sizeof(float));
     if (s->n_centroid) m->pos = take(p, (size_t)(s->n_vocab / s->n_centroid), sizeof *m->pos);
     m->scratch = take(p, z->scratch, 1);
     m->best = take(p, z->rows, sizeof *m->best);
@@ -91,9 +103,9 @@ static void lay_out(bump *p, td_bufs *b, const sizes *z) {
     b->v = take(p, z->rows * z->kv, sizeof(float));
     b->att = take(p, z->rows * z->q, sizeof(float));
     b->y = take(p, z->rows * z->d, sizeof(float));
-    b->in = take(p, 1, td_acts_bytes(wide, (int64_t)z->wide, z->parts));
-    b->out = take(p, 1, td_acts_bytes(wide, (int64_t)z->q, z->parts));
-    b->ff = take(p, 1, td_acts_bytes(wide, (int64_t)z->ff, z->parts));
+    b->in = take(p, 1, td_acts_bytes(wide, (int64_t)z->wide, z->in_parts));
+    b->out = take(p, 1, td_acts_bytes(wide, (int64_t)z->q, z->out_parts));
+    b->ff = take(p, 1, td_acts_bytes(wide, (int64_t)z->ff, z->ff_parts));
     for (int k = 0; k < 2; k++) {
         size_t n = (size_t)z->net->rope[k].n_pairs;
         b->cos[k] = take(p, z->rows * n, sizeof(float));
@@ -104,17 +116,16 @@ static void lay_out(bump *p, td_bufs *b, const sizes *z) {
     if (s->d_ple) {
         size_t n = (size_t)s->d_ple * (size_t)s->n_layer;
         b->ple = take(p, z->rows * n, sizeof(float));
-        b->ple_table = take(p, z->rows * n, sizeof(float));
         b->ple_gate = take(p, z->rows * (size_t)s->d_ple, sizeof(float));
-        b->pl = take(p, 1, td_acts_bytes(wide, s->d_ple, z->parts));
+        b->pl = take(p, 1, td_acts_bytes(wide, s->d_ple, z->ple_parts));
     }
     if (z->experts) {
         b->y2 = take(p, z->rows * z->d, sizeof(float));
         b->router = take(p, z->rows * z->experts, sizeof(float));
-        b->mid = take(p, 1, td_acts_bytes(wide, (int64_t)z->d, z->parts));
-        b->rt = take(p, 1, td_acts_bytes(wide, (int64_t)z->d, z->parts));
-        b->ex_in = take(p, 1, td_acts_bytes((int32_t)z->entries, (int64_t)z->d, z->parts));
-        b->ex_mid = take(p, 1, td_acts_bytes((int32_t)z->entries, s->d_expert, z->parts));
+        b->mid = take(p, 1, td_acts_bytes(wide, (int64_t)z->d, z->ex_parts));
+        b->rt = take(p, 1, td_acts_bytes(wide, (int64_t)z->d, z->in_parts));
+        b->ex_in = take(p, 1, td_acts_bytes((int32_t)z->entries, (int64_t)z->d, z->ex_parts));
+        b->ex_mid = take(p, 1, td_acts_bytes((int32_t)z->entries, s->d_expert, z->ex_mid_parts));
         b->pick = take(p, z->rows * z->used, sizeof *b->pick);
         b->weight = take(p, z->rows * z->used, sizeof *b->weight);
     }
@@ -173,7 +184,7 @@ td_status td_bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_ro
     z.used = (size_t)s->n_expert_used;
     /* Grouped rows: every expert's group begins at a panel. */
     z.entries = z.rows * z.used + z.experts * (TD_PANEL - 1);
-    z.parts = all_parts(net);
+    find_parts(net, &z);
     bump p = {0};
     lay_out(&p, b, &z);
     if (!p.overflow) p.memory = td_alloc_aligned(p.at, 128);
