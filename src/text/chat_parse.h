@@ -78,12 +78,14 @@ typedef struct td_chat_block {
     td_buf text; /* a call's arguments */
     td_buf name; /* CALL */
     bool complete;
+    bool apart; /* REASONING: another thought than the block before */
 } td_chat_block;
 
 typedef struct td_chat_reply { /* zero-initialise; td_chat_reply_free at the end */
     td_chat_block *blocks;     /* in order of appearance */
     size_t n_blocks, cap_blocks;
     size_t n_calls;
+    bool broken; /* a new thought begins */
 } td_chat_reply;
 
 bool td_chat_reply_add(td_chat_reply *r, const td_chat_event *e); /* a sink with the reply as context fits: */
