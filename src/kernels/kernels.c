@@ -37,6 +37,9 @@ static void fill_arch(td_kernels *k, td_cpu_level level) {
     td_neon_tiles(k);
     td_neon_tiles_k(k);
     td_neon_rows(k);
+    if (level < TD_CPU_I8MM) return;
+    td_i8mm_tiles(k);
+    td_i8mm_tiles_k(k);
 }
 #else
 static void fill_arch(td_kernels *k, td_cpu_level level) {

@@ -19,6 +19,8 @@ void td_avx512_rows(td_kernels *k);
 void td_neon_tiles(td_kernels *k);
 void td_neon_tiles_k(td_kernels *k);
 void td_neon_rows(td_kernels *k);
+void td_i8mm_tiles(td_kernels *k);
+void td_i8mm_tiles_k(td_kernels *k);
 #endif
 
 #endif

@@ -314,6 +314,15 @@ TD_INLINE int super_d(int form) {
     return form == TD_FORM_Q2_K ? 1280 : form == TD_FORM_Q3_K ? 1728 : form == TD_FORM_Q6_K ? 3328 : 0;
 }
 
+/* Scales and minima of sub-block j, rows from r on. */
+TD_INLINE void super_factors(vf s[2], vf m[2], int form, const uint8_t *w, const uint8_t *sc, const uint8_t *mn, int j,
+                             int r) {
+    vf dmin = vf_zero();
+    if (form == TD_FORM_Q2_K || form == TD_FORM_Q4_K || form == TD_FORM_Q5_K)
+        dmin = vf_f16(w + super_d(form) + 32 + 2 * r);
+    sub_scales(s, m, form, w, sc, mn, vf_f16(w + super_d(form) + 2 * r), dmin, j, r);
+}
+
 /* The accumulators of P passes by T rows of activations, from the result so far or zero, and back. */
 TD_INLINE void acc_begin(vf *acc, const td_tile_args *a, int T, int P, int r0) {
     TD_UNROLL
@@ -333,11 +342,9 @@ TD_INLINE void super_block(vf *acc, int form, int T, int P, int r0, const uint8_
     TD_UNROLL
     for (int p = 0; p < P; p++) {
         int r = r0 + p * TD_R;
-        vf s[2], m[2], dmin = vf_zero();
+        vf s[2], m[2];
         vb v[8];
-        if (form == TD_FORM_Q2_K || form == TD_FORM_Q4_K || form == TD_FORM_Q5_K)
-            dmin = vf_f16(w + super_d(form) + 32 + 2 * r);
-        sub_scales(s, m, form, w, sc, mn, vf_f16(w + super_d(form) + 2 * r), dmin, j, r);
+        super_factors(s, m, form, w, sc, mn, j, r);
         unpack(v, form, w, j, r);
         mul_add(acc + p * T, form, T, v, s, m, lane_at(l, j));
     }
