@@ -264,7 +264,7 @@ static void add_token_edges(td_grammar *g, uint32_t at, uint64_t *bits) {
         const g_op *o = g_config_op(&g->machine, g_machine_configs(&g->machine, at)[i]);
         if (o->kind == OP_TOKEN && !td_vocab_is_end(v, o->b)) set_bit(bits, o->b);
         for (uint32_t id = 0; o->kind == OP_NOT_TOKEN && id < td_vocab_size(v); id++)
-            if (id != o->b && !(td_vocab_flags(v, id) & hidden)) set_bit(bits, id);
+            if (id != o->b && id != o->c && !(td_vocab_flags(v, id) & hidden)) set_bit(bits, id);
     }
 }
 

@@ -19,15 +19,46 @@ typedef struct td_grammar_state td_grammar_state;
 td_status td_grammar_compile(td_grammar **out, const td_vocab *v, const char *gbnf, size_t n_bytes, const char *root,
                              td_error *err);
 
+typedef enum td_thought { /* what of a thought (<|channel>thought ... <channel|>) the answer may begin with */
+                          TD_THOUGHT_NONE = 0,
+                          TD_THOUGHT_OPTIONAL,
+                          TD_THOUGHT_OPEN /* the prompt has begun one: the answer starts inside */
+} td_thought;
+
 typedef struct td_schema_options {
-    bool strict;      /* an unsupported keyword that would constrain is an error; without it those are dropped that
-                         llama.cpp drops too (a remote $ref or a false schema is always an error) */
-    bool fixed_order; /* properties in the schema's order; false: any order (up to 64 of them) */
+    bool strict;        /* an unsupported keyword that would constrain is an error; without it those are dropped that
+                           llama.cpp drops too (a remote $ref or a false schema is always an error) */
+    bool fixed_order;   /* properties in the schema's order; false: any order (up to 64 of them) */
+    td_thought thought; /* before the JSON text */
 } td_schema_options;
 
 /* JSON text of a schema to the grammar of its JSON texts. NULL options: all false. */
 td_status td_grammar_compile_schema(td_grammar **out, const td_vocab *v, const char *schema, size_t n_bytes,
                                     const td_schema_options *options, td_error *err);
+
+typedef struct td_grammar_tool {
+    td_slice name;
+    td_slice schema; /* JSON text of its parameters; empty: any arguments (only the syntax is held to) */
+} td_grammar_tool;
+
+typedef enum td_tool_choice {
+    TD_TOOLS_NONE,    /* no call */
+    TD_TOOLS_AUTO,    /* text, and calls where <|tool_call> begins one */
+    TD_TOOLS_REQUIRED /* at least one call, and no text */
+} td_tool_choice;
+
+typedef struct td_tools_options {
+    td_tool_choice choice;
+    bool parallel; /* more than one call */
+    td_thought thought;
+    td_schema_options schema; /* its thought is ignored */
+} td_tools_options;
+
+/* Answers with tool calls in Gemma 4's form: <|tool_call>call:NAME{key:value,...}<tool_call|>, arguments by each tool's
+ * schema, strings between <|"|> tokens. A thought is not constrained. TD_ERR_UNSUPPORTED when the vocabulary lacks one
+ * of the tokens. For one named tool give only that one. */
+td_status td_grammar_compile_tools(td_grammar **out, const td_vocab *v, const td_grammar_tool *tools, size_t n_tools,
+                                   const td_tools_options *options, td_error *err);
 td_grammar *td_grammar_ref(td_grammar *g);
 void td_grammar_unref(td_grammar *g); /* NULL is fine */
 

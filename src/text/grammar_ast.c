@@ -169,7 +169,7 @@ g_node *g_rule_ref(g_tree *t, uint32_t index) {
 
 g_node *g_token(g_tree *t, uint32_t id, bool negated) {
     g_node *n = make(t, negated ? G_NOT_TOKEN : G_TOKEN);
-    if (n) n->index = id;
+    if (n) n->index = n->max = id;
     return n;
 }
 

@@ -22,7 +22,7 @@ typedef enum g_kind {
     G_REPEAT,    /* kids[0], min..max times (G_INF: no end) */
     G_RULE,      /* rule `index` */
     G_TOKEN,     /* the token `index` */
-    G_NOT_TOKEN, /* any one token but `index`, and no end token */
+    G_NOT_TOKEN, /* any one token but `index` and `max`, and no control or end token */
     G_SET        /* kids[0..n_kids-2] each at most once, in any order, kids `min` (a bit mask in `bits`) at least once,
                     separated by `separator`; the last kid any number of times if it is not NULL */
 } g_kind;

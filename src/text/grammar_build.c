@@ -36,7 +36,7 @@ static uint32_t op(builder *b, g_op_kind kind, uint32_t a, uint32_t c) {
     bool ok = grow(b, &ops, b->p->n_ops, &b->p->cap_ops, sizeof(g_op), G_MAX_OPS);
     b->p->ops = ops;
     if (!ok) return 0;
-    b->p->ops[b->p->n_ops] = (g_op){(uint8_t)kind, 0, 0, a, c};
+    b->p->ops[b->p->n_ops] = (g_op){(uint8_t)kind, 0, 0, a, c, 0};
     return b->p->n_ops++;
 }
 
@@ -170,8 +170,10 @@ static uint32_t emit(builder *b, const g_node *n, uint32_t next) {
     case G_TOKEN:
         at = op(b, OP_TOKEN, next, n->index);
         break;
+
     case G_NOT_TOKEN:
         at = op(b, OP_NOT_TOKEN, next, n->index);
+        if (!b->failed) b->p->ops[at].c = n->max;
         break;
     case G_SET:
         at = emit_set(b, n, next);

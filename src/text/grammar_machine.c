@@ -275,7 +275,8 @@ uint32_t g_machine_token(g_machine *m, uint32_t state, uint32_t token, bool nega
     for (uint32_t i = 0; i < m->states[state].n; i++) {
         g_config c = m->pool[m->states[state].first + i];
         const g_op *o = g_config_op(m, c);
-        bool match = o->kind == OP_TOKEN ? o->b == token : o->kind == OP_NOT_TOKEN && negatable && o->b != token;
+        bool match = o->kind == OP_TOKEN ? o->b == token
+                                         : o->kind == OP_NOT_TOKEN && negatable && o->b != token && o->c != token;
         if (match) go(m, o->a, (uint32_t)c);
     }
     if (m->n_work == 0) return m->limited ? (uint32_t)G_LIMITED : also;

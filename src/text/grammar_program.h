@@ -12,7 +12,7 @@ typedef enum g_op_kind {
     OP_RETURN,    /* end of a rule; always the operation 0 */
     OP_BYTE,      /* a byte lo..hi, then a */
     OP_TOKEN,     /* the token b, then a */
-    OP_NOT_TOKEN, /* any token but b and the end tokens, then a */
+    OP_NOT_TOKEN, /* any token but b, c, control and end tokens, then a */
     OP_SPLIT,     /* a or b */
     OP_CALL,      /* rule a, then b */
     OP_REPEAT,    /* repetition a from count 0 */
@@ -25,7 +25,7 @@ typedef enum g_op_kind {
 
 typedef struct g_op {
     uint8_t kind, lo, hi;
-    uint32_t a, b;
+    uint32_t a, b, c;
 } g_op;
 
 typedef struct g_repetition {

@@ -499,6 +499,9 @@ td_status td_grammar_compile_schema(td_grammar **out, const td_vocab *v, const c
     td_status st = TD_OK;
     if (!g_tree_init(&tree)) st = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for the grammar");
     if (!st) st = g_schema_build(&tree, schema, n_bytes, options, TD_TOKEN_NONE, &root, err);
+    if (!st && options && options->thought != TD_THOUGHT_NONE)
+        st = td_grammar_root(&tree, g_with_thought(&tree, v, options->thought, g_rule_ref(&tree, root), err), &root,
+                             err);
     if (!st) st = td_grammar_from_tree(out, v, &tree, root, err);
     g_tree_free(&tree);
     return st;

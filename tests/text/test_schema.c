@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-static const td_schema_options any_order = {false, false}, fixed = {false, true}, strict = {true, false};
+static const td_schema_options any_order = {.strict = false}, fixed = {.fixed_order = true}, strict = {.strict = true};
 
 static td_grammar *compile(const char *schema, const td_schema_options *o) {
     td_grammar *g = NULL;
@@ -404,6 +404,110 @@ static void test_random_sentences(void **state) {
     assert_true(total > N_SAMPLES * 12);
 }
 
+/* ---- tool calls -------------------------------------------------------------------------------------------------- */
+
+static const td_grammar_tool tools[] = {{{"get_weather", 11},
+                                         {"{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"},"
+                                          "\"days\":{\"type\":\"integer\",\"minimum\":1,"
+                                          "\"maximum\":7},\"unit\":{\"enum\":[\"C\",\"F\"]}},\"required\":[\"city\"]}",
+                                          0}},
+                                        {{"ping", 4}, {"", 0}}};
+
+/* Text in which special tokens are real. */
+static bool fits_special(td_grammar *g, const char *text) {
+    td_tokens t = {0};
+    td_grammar_state *s = NULL;
+    assert_int_equal(td_grammar_state_create(&s, g, NULL), TD_OK);
+    assert_int_equal(td_vocab_tokenize(fixture_vocab(), text, strlen(text), TD_SPECIAL_ALL, false, &t, NULL), TD_OK);
+    bool fit = true;
+    for (size_t i = 0; i < t.n && fit; i++) fit = td_grammar_accept(s, t.ids[i], NULL) == TD_OK;
+    fit = fit && td_grammar_complete(s);
+    td_grammar_state_destroy(s);
+    td_tokens_free(&t);
+    return fit;
+}
+
+#define CALL(x) "<|tool_call>call:" x "<tool_call|>"
+#define STR(x)  "<|\"|>" x "<|\"|>"
+
+static td_grammar *compile_tools(td_tool_choice choice, bool parallel, td_thought thought) {
+    td_grammar_tool list[2] = {tools[0], tools[1]};
+    list[0].schema.n_bytes = strlen(list[0].schema.data);
+    td_tools_options o = {.choice = choice, .parallel = parallel, .thought = thought};
+    td_grammar *g = NULL;
+    td_error err = {0};
+    if (td_grammar_compile_tools(&g, fixture_vocab(), list, 2, &o, &err)) fail_msg("%s", err.text);
+    return g;
+}
+
+static void test_tool_calls(void **state) {
+    (void)state;
+    static const char *const good[] = {CALL("get_weather{city:" STR("Paris") "}"), CALL("ping{}"),
+                                       CALL("get_weather{days:3,city:" STR("a \"b\" \\ {c}\n") ",unit:" STR("F") "}"),
+                                       CALL("ping{a:1,b:[" STR("x") ",null,{c:true}]}")};
+    static const char *const bad[] = {CALL("get_weather{}"),
+                                      CALL("get_weather{city:\"Paris\"}"),
+                                      CALL("pong{}"),
+                                      CALL("get_weather{city:" STR("P") ",days:9}"),
+                                      CALL("get_weather{city:" STR("P") ",x:1}"),
+                                      CALL("get_weather{city:" STR("P") ",city:" STR("P") "}"),
+                                      CALL("ping"),
+                                      "<|tool_call>",
+                                      CALL("get_weather{city:" STR("P") ",unit:" STR("K") "}"),
+                                      CALL("get_weather{city:" STR("P<turn|>") "}")};
+    td_grammar *required = compile_tools(TD_TOOLS_REQUIRED, true, TD_THOUGHT_OPTIONAL);
+    td_grammar *automatic = compile_tools(TD_TOOLS_AUTO, true, TD_THOUGHT_NONE);
+    for (size_t i = 0; i < 4; i++) {
+        char text[400];
+        assert_true(fits_special(required, good[i]));
+        assert_true(fits_special(automatic, good[i]));
+        snprintf(text, sizeof text, "<|channel>thought\nwell {\"x\n<channel|>%s%s", good[i], good[3 - i]);
+        assert_true(fits_special(required, text));
+        snprintf(text, sizeof text, "Let me see. %s and %s", good[i], good[3 - i]);
+        assert_true(fits_special(automatic, text));
+        assert_false(fits_special(required, text));
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (fits_special(required, bad[i])) fail_msg("allows %s", bad[i]);
+        if (fits_special(automatic, bad[i])) fail_msg("allows %s", bad[i]);
+    }
+    assert_true(fits_special(automatic, "only text"));
+    assert_false(fits_special(required, ""));
+    td_grammar_unref(required);
+    td_grammar_unref(automatic);
+
+    td_grammar *one = compile_tools(TD_TOOLS_AUTO, false, TD_THOUGHT_NONE);
+    assert_true(fits_special(one, "text" CALL("ping{}")));
+    assert_false(fits_special(one, CALL("ping{}") CALL("ping{}")));
+    assert_false(fits_special(one, CALL("ping{}") " text"));
+    td_grammar_unref(one);
+    td_grammar *none = compile_tools(TD_TOOLS_NONE, true, TD_THOUGHT_NONE);
+    assert_true(fits_special(none, "text <|channel>thought\n<channel|>"));
+    assert_false(fits_special(none, CALL("ping{}")));
+    td_grammar_unref(none);
+    td_grammar *open = compile_tools(TD_TOOLS_REQUIRED, false, TD_THOUGHT_OPEN);
+    assert_true(fits_special(open, "hm<channel|>" CALL("ping{}")));
+    assert_false(fits_special(open, CALL("ping{}")));
+    td_grammar_unref(open);
+
+    td_schema_options o = {.thought = TD_THOUGHT_OPTIONAL};
+    td_grammar *json = compile("{\"type\":\"integer\"}", &o);
+    assert_true(fits_special(json, "<|channel>thought\n12?<channel|>12"));
+    assert_true(fits_special(json, "12"));
+    assert_false(fits_special(json, "<|channel>thought\n12?"));
+    td_grammar_unref(json);
+
+    td_vocab *tiny = fixture_tiny(NULL, 0);
+    td_grammar *g = NULL;
+    td_error err = {0};
+    td_tools_options t = {.choice = TD_TOOLS_AUTO};
+    assert_int_equal(td_grammar_compile_tools(&g, tiny, tools, 1, &t, &err), TD_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "<|tool_call>"));
+    td_error_clear(&err);
+    assert_int_equal(td_grammar_compile_tools(&g, fixture_vocab(), tools, 0, &t, &err), TD_ERR_ARGUMENT);
+    td_vocab_destroy(tiny);
+}
+
 /* Damaged schemas: a grammar or an error in bounded time. */
 static void test_damaged_schemas(void **state) {
     (void)state;
@@ -457,9 +561,10 @@ static int done(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_samples),         cmocka_unit_test(test_fixed_order),
-        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_random_sentences),
-        cmocka_unit_test(test_damaged_schemas), cmocka_unit_test(test_explosive_schemas),
+        cmocka_unit_test(test_samples),           cmocka_unit_test(test_fixed_order),
+        cmocka_unit_test(test_refusals),          cmocka_unit_test(test_random_sentences),
+        cmocka_unit_test(test_damaged_schemas),   cmocka_unit_test(test_tool_calls),
+        cmocka_unit_test(test_explosive_schemas),
     };
     return cmocka_run_group_tests(tests, NULL, done);
 }
