@@ -369,6 +369,10 @@ uint32_t td_kv_n_ctx(const td_kv *kv) {
     return kv->opt.n_ctx;
 }
 
+uint32_t td_kv_n_slot(const td_kv *kv) {
+    return kv->opt.n_slot;
+}
+
 static void empty_slot(td_kv *kv, uint32_t slot) {
     kv_slot *s = &kv->slot[slot];
     for (int kind = 0; kind < KINDS; kind++) td_kv_release_range(kv, slot, kind, 0, kv->ctx_pages);

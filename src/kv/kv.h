@@ -62,6 +62,7 @@ bool td_kv_sliding(const td_kv *kv, uint32_t layer);
 
 uint32_t td_kv_n_pos(const td_kv *kv, uint32_t slot);
 uint32_t td_kv_n_ctx(const td_kv *kv);
+uint32_t td_kv_n_slot(const td_kv *kv);
 void td_kv_clear(td_kv *kv, uint32_t slot); /* empties it and drops its checkpoints and its admission */
 
 /* The largest n' <= n from which the slot can go on exactly: the window before n' is held, or kept by a checkpoint. */

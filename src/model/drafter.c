@@ -167,6 +167,9 @@ static td_status check_rows(const run *u, td_error *err) {
         if (r->token < 0 || r->token >= s->n_vocab)
             return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "row %d of the draft: token %d, expected 0 to %d", i,
                            r->token, s->n_vocab - 1);
+        if (r->slot < 0 || (uint32_t)r->slot >= td_kv_n_slot(u->kv))
+            return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "row %d of the draft: slot %d, expected 0 to %u", i,
+                           r->slot, td_kv_n_slot(u->kv) - 1);
         if (r->pos < 0 || (uint32_t)r->pos > td_kv_n_pos(u->kv, (uint32_t)r->slot))
             return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "row %d of the draft: %d positions, the slot holds %u",
                            i, r->pos, td_kv_n_pos(u->kv, (uint32_t)r->slot));

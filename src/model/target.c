@@ -182,6 +182,8 @@ static td_status check_rows(const run *u, td_error *err) {
         if (r->token < 0 || r->token >= s->n_vocab) return bad_row(err, i, "token", r->token, s->n_vocab - 1);
         if (r->pos < 0 || (uint32_t)r->pos >= td_kv_n_ctx(u->kv))
             return bad_row(err, i, "position", r->pos, (int64_t)td_kv_n_ctx(u->kv) - 1);
+        if (r->slot < 0 || (uint32_t)r->slot >= td_kv_n_slot(u->kv))
+            return bad_row(err, i, "slot", r->slot, (int64_t)td_kv_n_slot(u->kv) - 1);
         if ((r->flags & TD_ROW_LOGITS) && (r->flags & TD_ROW_ARGMAX))
             return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "row %d of the step asks for logits and for arg-max", i);
         w->logits_at[i] = r->flags & TD_ROW_LOGITS ? w->n_logits++ : -1;
