@@ -179,6 +179,14 @@ static void bind_moe(binder *b, td_layer *w) {
     experts(b, &w->down_exps, "ffn_down_exps.weight", d, n, 0, 0);
 }
 
+/* Experts that no router leads to would be left out without a word. */
+static void refuse_experts(binder *b) {
+    if (!b->st && td_gguf_tensor_find(b->net->gguf, name_of(b, "ffn_down_exps.weight")))
+        b->st = td_fail(b->err, TD_ERR_FORMAT, TD_NO_OFFSET, "tensor %s%s is there, but %s", b->net->prefix, b->name,
+                        b->net->shape.n_expert ? "the layer's ffn_gate_inp.weight is missing"
+                                               : "key expert_count is missing or 0");
+}
+
 static void bind_ple(binder *b, td_layer *w) {
     const td_shape *s = &b->net->shape;
     matrix(b, &w->ple_gate, "inp_gate.weight", s->d_ple, s->d_model, false);
@@ -225,7 +233,10 @@ td_status td_net_bind(td_net *net, td_error *err) {
         binder b = {.net = net, .layer = l, .st = TD_OK, .err = err};
         bind_attention(&b, &net->layers[l]);
         bind_ffn(&b, &net->layers[l]);
-        if (s->layers[l].moe) bind_moe(&b, &net->layers[l]);
+        if (s->layers[l].moe)
+            bind_moe(&b, &net->layers[l]);
+        else
+            refuse_experts(&b);
         if (s->d_ple) bind_ple(&b, &net->layers[l]);
         if (b.st) return b.st;
     }

@@ -183,14 +183,16 @@ static void test_target_keys(void **state) {
 
 static void test_expert_keys(void **state) {
     (void)state;
-    edit e[] = {{SET_U32, ".expert_used_count", 0, NULL, 0},
-                {SET_U32, ".expert_used_count", 9, NULL, 0},
-                {DROP, ".expert_feed_forward_length", 0, NULL, 0},
-                {SET_U32, ".expert_count", 7, NULL, 0},
-                {SET_U32, ".expert_count", 4096, NULL, 0}};
-    const char *says[] = {"expert_used_count is 0", "expert_used_count is 9", "expert_feed_forward_length is missing",
-                          "expected {", "expert_count is 4096"};
-    for (int i = 0; i < 5; i++) try_target(DATA "moe.gguf", &e[i], says[i]);
+    edit e[] = {{SET_U32, ".expert_used_count", 0, NULL, 0},       {SET_U32, ".expert_used_count", 9, NULL, 0},
+                {DROP, ".expert_feed_forward_length", 0, NULL, 0}, {SET_U32, ".expert_count", 7, NULL, 0},
+                {SET_U32, ".expert_count", 4096, NULL, 0},         {DROP, ".expert_count", 0, NULL, 0}};
+    const char *says[] = {"expert_used_count is 0",
+                          "expert_used_count is 9",
+                          "expert_feed_forward_length is missing",
+                          "expected {",
+                          "expert_count is 4096",
+                          "key expert_count is missing or 0"};
+    for (int i = 0; i < 6; i++) try_target(DATA "moe.gguf", &e[i], says[i]);
 }
 
 /* Every tensor left out, and every tensor with one row less. */
