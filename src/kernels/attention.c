@@ -349,65 +349,60 @@ static void score_rows(const job *j, const char *q, const float *q_scale, const 
     }
 }
 
-static void turn_f32(const float *strip, float *tile, size_t half_stride) {
-    for (uint32_t pos = 0; pos < TD_ATTN_PAGE; pos++) {
+static void turn_f32(const float *strip, uint32_t half, float *tile) {
+    for (uint32_t pos = 0; pos < HALF; pos++) {
         for (uint32_t i = 0; i < HALF; i++)
-            tile[pos / HALF * half_stride + (size_t)i * HALF + pos % HALF] = strip[(size_t)pos * HALF + i];
+            tile[(size_t)i * HALF + pos] = strip[(size_t)(half * HALF + pos) * HALF + i];
     }
 }
 
-/* K = V layers: the values of a page as keys, two tiles of n_strip * 32 dimensions. */
-static void turn_values(const job *j, const uint8_t *values) {
+/* K = V layers: the values of half a page as keys, a tile of n_strip * 32 dimensions. */
+static void turn_values(const job *j, const uint8_t *values, uint32_t half) {
     const td_attn_shape *s = j->c->shape;
     workspace *w = j->w;
-    size_t stride = (size_t)s->n_strip * HALF * HALF;
+    uint32_t bits = td_attn_format(s->type_v)->bits;
     for (uint32_t i = 0; i < s->n_strip; i++) {
         uint32_t strip = s->strip[i];
-        if (j->v_floats) {
-            turn_f32((const float *)(const void *)values + (size_t)strip * TD_ATTN_PAGE * HALF,
-                     (float *)(void *)w->key_tile + (size_t)i * HALF * HALF, stride);
-        } else if (j->c->shape->type_v == TD_KV_F16 || j->c->shape->type_v == TD_KV_BF16) {
-            j->ops->turn((const int16_t *)(const void *)values + (size_t)strip * PAIRS * LANES,
-                         (int16_t *)(void *)w->key_tile + (size_t)i * HALF / 2 * LANES, stride);
-        } else {
+        if (bits == 32) {
+            turn_f32((const float *)(const void *)values + (size_t)strip * TD_ATTN_PAGE * HALF, half,
+                     (float *)(void *)w->key_tile + (size_t)i * HALF * HALF);
+            continue;
+        }
+        const int16_t *from = (const int16_t *)(const void *)values + (size_t)strip * PAIRS * LANES;
+        if (bits < 16) {
             if (i == 0 || s->strip[i - 1] / EXPAND != strip / EXPAND) {
                 uint32_t s0 = strip / EXPAND * EXPAND, s1 = s0 + EXPAND;
                 s1 = s1 < j->d / HALF ? s1 : j->d / HALF;
                 j->ops->values(s->type_v, &j->vb, values, s0, s1, w->value_tile);
             }
-            j->ops->turn(w->value_tile + (size_t)(strip % EXPAND) * PAIRS * LANES,
-                         (int16_t *)(void *)w->key_tile + (size_t)i * HALF / 2 * LANES, stride);
+            from = w->value_tile + (size_t)(strip % EXPAND) * PAIRS * LANES;
         }
+        j->ops->turn(from, half, (int16_t *)(void *)w->key_tile + (size_t)i * HALF / 2 * LANES);
     }
 }
 
-/* Scores of one page. */
-static void score_page(const job *j, uint32_t base, uint32_t page) {
+/* Scores of half a page. */
+static void score_half(const job *j, uint32_t base, uint32_t page, uint32_t half) {
     const td_attn_shape *s = j->c->shape;
-    const attn_format *f = td_attn_format(s->type_k);
+    workspace *w = j->w;
+    uint32_t at = page * TD_ATTN_PAGE + half * HALF, bits = td_attn_format(s->type_k)->bits;
     const uint8_t *keys = page_at(j, base / TD_ATTN_PAGE + page), *values = keys + s->k_bytes;
-    const float *scale = (const float *)(const void *)(keys + j->kb.scale);
-    bool seen[2];
-    for (uint32_t half = 0; half < 2; half++) {
-        uint32_t at = page * TD_ATTN_PAGE + half * HALF;
-        seen[half] = base + at < j->t->hi && base + at + HALF > j->t->lo;
-        if (!seen[half]) continue;
-        const void *tile = keys + (size_t)half * s->d_key * HALF * (f->bits / 8);
-        if (f->bits < 16) {
-            j->ops->keys(s->type_k, &j->kb, keys, half, (int16_t *)(void *)j->w->key_tile);
-            tile = j->w->key_tile;
-        }
-        score_rows(j, j->w->q, j->w->q_scale, tile, scale + half * HALF, s->d_key, base, at, false);
+    const float *scale = (const float *)(const void *)(keys + j->kb.scale) + half * HALF;
+    const void *key_tile = keys + (size_t)half * s->d_key * HALF * (bits / 8);
+    bool done = false;
+    if (bits < 16 && j->n_row <= GROUP_ROWS && j->ops->score_codes) {
+        attn_score_args a = {.q = w->q, .q_scale = w->q_scale, .scale = scale, .s = w->s + at, .n_row = j->n_row};
+        done = j->ops->score_codes(s->type_k, &j->kb, keys, half, &a);
     }
+    if (bits < 16 && !done) {
+        j->ops->keys(s->type_k, &j->kb, keys, half, (int16_t *)(void *)w->key_tile);
+        key_tile = w->key_tile;
+    }
+    if (!done) score_rows(j, w->q, w->q_scale, key_tile, scale, s->d_key, base, at, false);
     if (!s->fold) return;
-    turn_values(j, values);
-    scale = (const float *)(const void *)(values + j->vb.scale);
-    for (uint32_t half = 0; half < 2; half++) {
-        if (!seen[half]) continue;
-        const void *tile = j->w->key_tile + (size_t)half * s->n_strip * HALF * HALF * (j->floats ? 4 : 2);
-        score_rows(j, j->w->q_fold, j->w->fold_scale, tile, scale + half * HALF, s->n_strip * HALF, base,
-                   page * TD_ATTN_PAGE + half * HALF, true);
-    }
+    turn_values(j, values, half);
+    scale = (const float *)(const void *)(values + j->vb.scale) + half * HALF;
+    score_rows(j, w->q_fold, w->fold_scale, w->key_tile, scale, s->n_strip * HALF, base, at, true);
 }
 
 /* Folds a piece with maximum m and sum l into (m, l) of row r: factors for what is there and for what comes. */
@@ -459,6 +454,21 @@ static void mix_strip(const job *j, attn_mix_args *a, uint32_t strip, float *o, 
     }
 }
 
+/* The rows of one token on codes; false where the instruction set has no such path. */
+static bool mix_codes(const job *j, attn_mix_args *a, const uint8_t *const *values, float *o) {
+    a->n_row = j->n_row;
+    a->w = j->w->w;
+    a->w_scale = j->w->w_scale;
+    a->alpha = j->w->alpha;
+    a->beta = j->w->beta;
+    for (uint32_t p = a->page0; p < a->page1; p++) a->strip[p] = values[p];
+    for (uint32_t strip = 0; strip < j->d / HALF; strip++) {
+        a->o = o + (size_t)strip * HALF;
+        if (!j->ops->mix_codes(j->c->shape->type_v, &j->vb, strip, a)) return false;
+    }
+    return true;
+}
+
 /* Weighted sums of the chunk's values, folded into o [n_row][ldo]. */
 static void mix_chunk(const job *j, uint32_t base, float *o, size_t ldo) {
     const td_attn_shape *s = j->c->shape;
@@ -470,17 +480,16 @@ static void mix_chunk(const job *j, uint32_t base, float *o, size_t ldo) {
     const uint8_t *values[4] = {0};
     for (uint32_t p = a.page0; p < a.page1; p++) values[p] = page_at(j, base / TD_ATTN_PAGE + p) + s->k_bytes;
     uint32_t n_strip = j->d / HALF, bits = td_attn_format(s->type_v)->bits;
+    if (bits < 16 && j->n_row <= GROUP_ROWS && j->ops->mix_codes && mix_codes(j, &a, values, o)) return;
     size_t strip_bytes = (size_t)TD_ATTN_PAGE * HALF * (bits == 32 ? 4 : 2);
     for (uint32_t strip = 0; strip < n_strip; strip++) {
-        if (bits < 16 && strip % EXPAND == 0) {
-            uint32_t end = strip + EXPAND < n_strip ? strip + EXPAND : n_strip;
-            for (uint32_t p = a.page0; p < a.page1; p++)
-                j->ops->values(s->type_v, &j->vb, values[p], strip, end,
-                               w->value_tile + (size_t)p * EXPAND * PAIRS * LANES);
-        }
         for (uint32_t p = a.page0; p < a.page1; p++) {
             a.strip[p] = values[p] + strip * strip_bytes;
-            if (bits < 16) a.strip[p] = w->value_tile + ((size_t)p * EXPAND + strip % EXPAND) * PAIRS * LANES;
+            if (bits >= 16) continue;
+            int16_t *to = w->value_tile + (size_t)p * EXPAND * PAIRS * LANES;
+            uint32_t end = strip + EXPAND < n_strip ? strip + EXPAND : n_strip;
+            if (strip % EXPAND == 0) j->ops->values(s->type_v, &j->vb, values[p], strip, end, to);
+            a.strip[p] = to + (size_t)(strip % EXPAND) * PAIRS * LANES;
         }
         mix_strip(j, &a, strip, o, ldo);
     }
@@ -493,7 +502,9 @@ static void do_chunk(const job *j, uint32_t chunk, float *o, size_t ldo) {
     for (uint32_t page = 0; page < 4; page++) {
         uint32_t at = base + page * TD_ATTN_PAGE;
         if (at >= j->t->hi || at + TD_ATTN_PAGE <= j->t->lo) continue;
-        score_page(j, base, page);
+        for (uint32_t half = 0; half < 2; half++) {
+            if (at + half * HALF < j->t->hi && at + (half + 1) * HALF > j->t->lo) score_half(j, base, page, half);
+        }
         if (!j->v_floats)
             memcpy(j->w->v_scale + page * TD_ATTN_PAGE, page_at(j, at / TD_ATTN_PAGE) + s->k_bytes + j->vb.scale,
                    TD_ATTN_PAGE * sizeof(float));

@@ -95,9 +95,15 @@ typedef struct attn_ops {
     void (*keys)(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile);
     void (*values)(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t strip0, uint32_t strip1,
                    int16_t *tile);
-    /* A value strip [32][64] as keys: two tiles [16][64], `half_stride` elements apart. */
-    void (*turn)(const int16_t *strip, int16_t *tile, size_t half_stride);
+    /* Half of a value strip [32][64] as keys [16][64]. */
+    void (*turn)(const int16_t *strip, uint32_t half, int16_t *tile);
     void (*score)(const attn_score_args *a);
+    /* The same on coded pages, without tiles; false: not for these numbers of rows, use tiles. NULL: never. `tile` and
+     * the pointers of `strip` (blocks of values here) are ignored or as said; the result is bit for bit that of tiles.
+     */
+    bool (*score_codes)(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half,
+                        const attn_score_args *a);
+    bool (*mix_codes)(td_kv_type type, const attn_block *b, uint32_t strip, const attn_mix_args *a);
     void (*score_f32)(const attn_score_args *a);
     /* Scores s [256] of which [b, e) are visible (b < e); v_scale [256]; w [256] written whole. */
     attn_soft (*soft)(const float *s, uint32_t b, uint32_t e, const float *v_scale, int16_t *w);

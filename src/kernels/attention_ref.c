@@ -134,11 +134,10 @@ void td_attn_ref_values(td_kv_type type, const attn_block *b, const uint8_t *blo
     }
 }
 
-void td_attn_ref_turn(const int16_t *strip, int16_t *tile, size_t half_stride) {
-    for (uint32_t pos = 0; pos < TD_ATTN_PAGE; pos++) {
-        for (uint32_t i = 0; i < HALF; i++)
-            tile[pos / HALF * half_stride + (size_t)(i / 2) * LANES + 2 * (pos % HALF) + i % 2] =
-                strip[(size_t)(pos / 2) * LANES + 2 * i + pos % 2];
+void td_attn_ref_turn(const int16_t *strip, uint32_t half, int16_t *tile) {
+    for (uint32_t pos = 0; pos < HALF; pos++) {
+        const int16_t *row = strip + (size_t)(half * HALF + pos) / 2 * LANES;
+        for (uint32_t i = 0; i < HALF; i++) tile[(size_t)(i / 2) * LANES + 2 * pos + i % 2] = row[2 * i + pos % 2];
     }
 }
 

@@ -12,7 +12,7 @@ void td_attn_ref_rotate(float *x, uint32_t n, uint32_t g, bool inverse);
 void td_attn_ref_keys(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile);
 void td_attn_ref_values(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t strip0, uint32_t strip1,
                         int16_t *tile);
-void td_attn_ref_turn(const int16_t *strip, int16_t *tile, size_t half_stride);
+void td_attn_ref_turn(const int16_t *strip, uint32_t half, int16_t *tile);
 void td_attn_ref_score(const attn_score_args *a);
 void td_attn_ref_score_f32(const attn_score_args *a);
 attn_soft td_attn_ref_soft_f32(const float *s, uint32_t b, uint32_t e, float *w);
@@ -22,10 +22,13 @@ void td_attn_ref_mix_f32(const attn_mix_args *a);
 void td_attn_ref_fold(float *o, const float *x, uint32_t n, float alpha, float beta);
 void td_attn_ref_scale(float *y, const float *x, uint32_t n, float a);
 
-/* Parts of the AVX-512 table (avx512/attention_tiles.c). */
+/* Parts of the AVX-512 table (avx512/attention_tiles.c, avx512/attention_codes.c). */
 void td_attn_avx512_keys(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile);
 void td_attn_avx512_values(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t strip0, uint32_t strip1,
                            int16_t *tile);
-void td_attn_avx512_turn(const int16_t *strip, int16_t *tile, size_t half_stride);
+bool td_attn_avx512_score_codes(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half,
+                                const attn_score_args *a);
+bool td_attn_avx512_mix_codes(td_kv_type type, const attn_block *b, uint32_t strip, const attn_mix_args *a);
+void td_attn_avx512_turn(const int16_t *strip, uint32_t half, int16_t *tile);
 
 #endif

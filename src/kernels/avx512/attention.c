@@ -4,26 +4,7 @@
  * of the tile and broadcasts 8 pairs of the rows' integers: 10 loads for 16 vpdpwssd, where the core can do 4 loads for
  * 4; 16 independent sums cover the latency. A tile of keys (32 positions, 512 dimensions: 32 KiB) stays in the
  * first-level cache while the rows of the tile go past it. */
-#include "../attention_ref.h"
-
-#include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE __m512i pair(const int16_t *p) { /* two 16-bit values to all lanes */
-    int32_t x;
-    memcpy(&x, p, sizeof x);
-    return _mm512_set1_epi32(x);
-}
-
-/* Bytes to fetch before they are needed: a strip of values, or 32 steps of keys, about the latency of memory. */
-enum { AHEAD = 4096 };
-
-/* acc += x * y. As an instruction, because gcc 12 copies the accumulators of the intrinsic through other registers
- * (three times slower here). */
-INLINE void multiply_add(__m512i *acc, __m512i x, __m512i y) {
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(*acc) : "v"(x), "v"(y));
-}
+#include "attention_common.h"
 
 /* acc[2 * r + c] += sum over steps of a[r][step] * b[step][lanes of c]. n_row is a constant at each call. */
 INLINE void dot(uint32_t n_row, const int16_t *a, size_t stride, const int16_t *b, uint32_t n_step, __m512i *acc,
@@ -47,20 +28,7 @@ INLINE void score_n(uint32_t n_row, const attn_score_args *a, uint32_t r0) {
     for (uint32_t i = 0; i < 2 * n_row; i++) acc[i] = _mm512_setzero_si512();
     dot(n_row, (const int16_t *)a->q + (size_t)r0 * Q_STRIDE, Q_STRIDE, a->tile, a->n_dim / 2, acc,
         (const char *)a->tile + AHEAD);
-    __m512 k0 = _mm512_loadu_ps(a->scale), k1 = _mm512_loadu_ps(a->scale + 16);
-#pragma GCC unroll 8
-    for (uint32_t r = 0; r < n_row; r++) {
-        __m512 q = _mm512_set1_ps(a->q_scale[r0 + r]);
-        float *s = a->s + (size_t)(r0 + r) * W_STRIDE;
-        __m512 s0 = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[2 * r]), q), k0);
-        __m512 s1 = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[2 * r + 1]), q), k1);
-        if (a->add) {
-            s0 = _mm512_add_ps(_mm512_loadu_ps(s), s0);
-            s1 = _mm512_add_ps(_mm512_loadu_ps(s + 16), s1);
-        }
-        _mm512_storeu_ps(s, s0);
-        _mm512_storeu_ps(s + 16, s1);
-    }
+    put_scores(n_row, a, r0, acc);
 }
 
 static void score(const attn_score_args *a) {
@@ -94,18 +62,7 @@ INLINE void mix_n(uint32_t n_row, const attn_mix_args *a, uint32_t r0) {
 #pragma GCC unroll 16
         for (uint32_t i = 0; i < 2 * n_row; i++) sum[i] = _mm512_add_ps(sum[i], _mm512_cvtepi32_ps(acc[i]));
     }
-#pragma GCC unroll 8
-    for (uint32_t r = 0; r < n_row; r++) {
-        if (a->beta[r0 + r] == 0.0f) continue;
-        __m512 scale = _mm512_set1_ps(a->w_scale[r0 + r]), alpha = _mm512_set1_ps(a->alpha[r0 + r]);
-        __m512 beta = _mm512_set1_ps(a->beta[r0 + r]);
-        float *o = a->o + (size_t)(r0 + r) * a->ldo;
-#pragma GCC unroll 2
-        for (uint32_t c = 0; c < 2; c++) {
-            __m512 x = _mm512_mul_ps(sum[2 * r + c], scale), y = _mm512_mul_ps(_mm512_loadu_ps(o + 16 * c), alpha);
-            _mm512_storeu_ps(o + 16 * c, _mm512_fmadd_ps(x, beta, y));
-        }
-    }
+    put_mix(n_row, a, r0, sum);
 }
 
 static void mix(const attn_mix_args *a) {
@@ -360,6 +317,8 @@ const attn_ops td_attn_ops_avx512 = {
     .values = td_attn_avx512_values,
     .turn = td_attn_avx512_turn,
     .score = score,
+    .score_codes = td_attn_avx512_score_codes,
+    .mix_codes = td_attn_avx512_mix_codes,
     .score_f32 = score_f32,
     .soft = soft,
     .soft_f32 = soft_f32,

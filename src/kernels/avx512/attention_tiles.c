@@ -3,34 +3,7 @@
  * vpermw looks 32 codes up at once and reads only the low five bits of each lane, so that a code needs no masking when
  * its table is repeated to 32 entries: 4-bit codes cost a shift and a look-up per 32 values. Five 3-bit codes lie in a
  * word; the sixteenth of a group is gathered from the highest bits of three words. */
-#include "../attention_ref.h"
-
-#include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE __m512i table_of(const attn_format *f) { /* repeated to 32 entries */
-    int16_t t[32];
-    for (uint32_t i = 0; i < 32; i++) t[i] = f->table[i & ((1u << f->bits) - 1u)];
-    return _mm512_loadu_si512(t);
-}
-
-INLINE __m512i load(const void *p) {
-    return _mm512_loadu_si512(p);
-}
-
-/* Code `n` of a row of words, in the low bits of each lane. `w` are the 1 or 3 words of the lane. */
-INLINE __m512i code_at(uint32_t bits, uint32_t n, const __m512i *w) {
-    if (bits != 3) return _mm512_srli_epi16(w[0], (int)(n * bits));
-    if (n < 15) return _mm512_srli_epi16(w[n / 5], (int)(n % 5 * 3));
-    __m512i b0 = _mm512_srli_epi16(w[0], 15), b1 = _mm512_srli_epi16(w[1], 15), b2 = _mm512_srli_epi16(w[2], 15);
-    return _mm512_or_si512(b0, _mm512_or_si512(_mm512_slli_epi16(b1, 1), _mm512_slli_epi16(b2, 2)));
-}
-
-INLINE __m512i twice(const uint16_t *r) { /* 16 factors, each for two lanes */
-    __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)r));
-    return _mm512_or_si512(x, _mm512_slli_epi32(x, 16));
-}
+#include "attention_common.h"
 
 static void keys_8(const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile) {
     const __m512i zero = _mm512_setzero_si512();
@@ -89,12 +62,6 @@ void td_attn_avx512_keys(td_kv_type type, const attn_block *b, const uint8_t *bl
     default:
         td_attn_ref_keys(type, b, block, half, tile);
     }
-}
-
-INLINE __m512i factors(const uint16_t *r) { /* of two positions, alternating */
-    int32_t x;
-    memcpy(&x, r, sizeof x);
-    return _mm512_set1_epi32(x);
 }
 
 static void values_8(const attn_block *b, const uint8_t *block, uint32_t strip0, uint32_t strip1, int16_t *tile) {
@@ -180,16 +147,20 @@ INLINE void transpose_8(__m512i *x) {
 
 /* Four words of a quadword are two positions of two dimensions; swapping the middle ones makes them two dimensions of
  * two positions, and the rest is a transposition of quadwords. */
-void td_attn_avx512_turn(const int16_t *strip, int16_t *tile, size_t half_stride) {
+void td_attn_avx512_turn(const int16_t *strip, uint32_t half, int16_t *tile) {
     const __m512i swap = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-    for (uint32_t p = 0; p < PAIRS; p += 8) {
+    strip += (size_t)half * PAIRS / 2 * LANES;
+    for (uint32_t p = 0; p < PAIRS / 2; p += 8) {
         for (uint32_t side = 0; side < 2; side++) {
             __m512i x[8];
 #pragma GCC unroll 8
-            for (uint32_t i = 0; i < 8; i++)
-                x[i] = _mm512_shuffle_epi8(load(strip + (size_t)(p + i) * LANES + 32 * side), swap);
+            for (uint32_t i = 0; i < 8; i++) {
+                const int16_t *from = strip + (size_t)(p + i) * LANES + 32 * side;
+                _mm_prefetch((const char *)from + AHEAD, _MM_HINT_T0);
+                x[i] = _mm512_shuffle_epi8(load(from), swap);
+            }
             transpose_8(x);
-            int16_t *to = tile + p / 16 * half_stride + (size_t)side * 8 * LANES + p % 16 * 4;
+            int16_t *to = tile + (size_t)side * 8 * LANES + (size_t)p * 4;
 #pragma GCC unroll 8
             for (uint32_t i = 0; i < 8; i++) _mm512_storeu_si512(to + (size_t)i * LANES, x[i]);
         }
