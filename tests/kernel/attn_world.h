@@ -9,11 +9,15 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 typedef struct world {
     td_attn_shape shape;
     uint32_t n_pos, n_kv, d;
-    uint8_t *pages;
+    uint8_t *pages; /* end at a page that must not be touched */
+    uint8_t *map;
+    size_t map_bytes;
     uint32_t *table;
     td_attn_seq seq;
     float *k, *v;   /* as given [n_pos][n_kv][d] */
@@ -57,7 +61,13 @@ static inline void world_make(world *w, td_kv_type tk, td_kv_type tv, uint32_t n
     }
     td_attn_shape_init(&w->shape, tk, tv, n_kv, d, d_key, w->fold, w->key_at, NULL);
     uint32_t n_page = (n_pos + 63) / 64;
-    w->pages = aligned_alloc(64, (n_page * w->shape.page_bytes + 127) / 64 * 64);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = n_page * w->shape.page_bytes;
+    w->map_bytes = (bytes + page - 1) / page * page + 2 * page;
+    w->map = mmap(NULL, w->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (w->map == MAP_FAILED) abort();
+    mprotect(w->map, page, PROT_NONE);
+    mprotect(w->map + w->map_bytes - page, page, PROT_NONE);
+    w->pages = w->map + w->map_bytes - page - bytes;
     memset(w->pages, 0x5a, n_page * w->shape.page_bytes); /* places that are not stored hold rubbish */
     w->table = calloc(n_page + 1, sizeof(uint32_t));
     for (uint32_t i = 0; i < n_page; i++) w->table[i] = (i * 7 + 3) % n_page; /* any order, if 7 does not divide */
@@ -75,19 +85,19 @@ static inline void world_make(world *w, td_kv_type tk, td_kv_type tv, uint32_t n
         w->k[i] = w->fold && w->fold[i % d] != 0.0f ? w->fold[i % d] * w->v[i] : 0.3f * (float)world_normal();
     }
     for (uint32_t p = 0; p < n_pos; p++) {
-        uint8_t *page = w->pages + w->table[p / 64] * w->shape.page_bytes;
+        uint8_t *to = w->pages + w->table[p / 64] * w->shape.page_bytes;
         size_t at = (size_t)p * n_kv * d;
-        td_attn_store(&w->shape, page, p % 64, w->k + at, w->v + at);
+        td_attn_store(&w->shape, to, p % 64, w->k + at, w->v + at);
     }
     for (uint32_t p = 0; p < n_pos; p++) {
-        uint8_t *page = w->pages + w->table[p / 64] * w->shape.page_bytes;
+        const uint8_t *from = w->pages + w->table[p / 64] * w->shape.page_bytes;
         size_t at = (size_t)p * n_kv * d;
-        td_attn_load(&w->shape, page, p % 64, w->kd + at, w->vd + at);
+        td_attn_load(&w->shape, from, p % 64, w->kd + at, w->vd + at);
     }
 }
 
 static inline void world_free(world *w) {
-    free(w->pages);
+    munmap(w->map, w->map_bytes);
     free(w->table);
     free(w->k);
     free(w->v);
