@@ -18,7 +18,7 @@ static void walk(td_grammar *g, const uint8_t *choices, size_t n) {
     uint64_t bits[16] = {0};
     uint32_t forced[8], size = td_vocab_size(v);
     td_grammar_state *s = NULL, *copy = NULL;
-    check(size <= 16 * 64 && td_grammar_state_create(&s, g, NULL) == TD_OK);
+    check(size > 0 && size <= 16 * 64 && td_grammar_state_create(&s, g, NULL) == TD_OK);
     for (size_t i = 0; i < n && i < 40; i++) {
         if (td_grammar_mask(s, bits, NULL)) break;
         for (uint32_t id = (uint32_t)(i % 7); id < size; id += 7) check(bit(bits, id) == td_grammar_allows(s, id));

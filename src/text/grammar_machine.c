@@ -31,9 +31,8 @@ bool g_machine_init(g_machine *m, const g_program *p) {
     if (!m->work || !m->set || !m->seen || !m->seen_round || !m->frame_buckets || !m->state_buckets || !m->frames)
         return g_machine_free(m), false;
     m->n_frames = 1;
-    /* G_DEAD and G_LIMITED: no configurations, never found by a look-up */
-    if (!add_state(m, NULL, 0, 0, false, false) || !add_state(m, NULL, 0, 0, false, false))
-        return g_machine_free(m), false;
+    for (int i = 0; i < 2; i++) /* G_DEAD and G_LIMITED: no configurations, never found by a look-up */
+        if (!add_state(m, NULL, 0, 0, false, false)) return g_machine_free(m), false;
     memset(m->state_buckets, 0, N_BUCKETS * sizeof *m->state_buckets);
     return true;
 }

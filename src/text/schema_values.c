@@ -383,7 +383,7 @@ g_node *schema_object_of(schema_ctx *c, const g_list *members, g_node *other, co
     bool any = false, fixed = members->n > 64 || (c->options && c->options->fixed_order);
     for (uint32_t i = 0; i < members->n; i++) {
         any |= required[i];
-        if (required[i] && i < 64) bits |= 1ull << i;
+        if (i < 64 && required[i]) bits |= 1ull << i;
     }
     g_node *inside = t->failed ? NULL
                      : fixed   ? ordered(c, members, other, required)

@@ -6,6 +6,7 @@
 #include "text/grammar.h"
 #include "text/grammar_machine.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -373,6 +374,38 @@ static void test_random_grammars(void **state) {
     assert_true(compiled > 500);
 }
 
+static void *walk_in_thread(void *arg) {
+    td_grammar *g = arg;
+    const td_vocab *v = fixture_vocab();
+    uint64_t *bits = calloc(262144 / 64, sizeof *bits);
+    uintptr_t sum = 1;
+    td_grammar_state *s = NULL;
+    if (!bits || td_grammar_state_create(&s, g, NULL)) return NULL;
+    for (int i = 0; i < 6000; i++) {
+        if (i % 600 == 0 && td_grammar_mask(s, bits, NULL) == TD_OK) sum = sum * 31 + (uintptr_t)bits[i % 4096];
+        if (td_grammar_accept(s, td_vocab_byte(v, (uint8_t)('a' + i % 26)), NULL)) break;
+        sum++;
+    }
+    td_grammar_state_destroy(s);
+    free(bits);
+    return (void *)sum;
+}
+
+/* Two positions of one grammar, each on its own thread, through several collections of the shared tables. */
+static void test_threads_share_a_grammar(void **state) {
+    (void)state;
+    pthread_t a, b;
+    void *ra = NULL, *rb = NULL;
+    td_grammar *g = compile("root ::= [a-z]{3,30000} \"!\"");
+    assert_int_equal(pthread_create(&a, NULL, walk_in_thread, g), 0);
+    assert_int_equal(pthread_create(&b, NULL, walk_in_thread, g), 0);
+    pthread_join(a, &ra);
+    pthread_join(b, &rb);
+    assert_non_null(ra);
+    assert_ptr_equal(ra, rb);
+    td_grammar_unref(g);
+}
+
 static int done(void **state) {
     (void)state;
     fixture_release();
@@ -381,6 +414,7 @@ static int done(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_threads_share_a_grammar),
         cmocka_unit_test(test_texts),
         cmocka_unit_test(test_token_references),
         cmocka_unit_test(test_errors),
