@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_MASKS = 48, MAX_FORCED = 512 };
+enum { N_MASKS = 24, MAX_FORCED = 512 };
 
 typedef struct kept_mask {
     uint64_t *bits, used; /* `used`: time of the last use */

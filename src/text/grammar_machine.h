@@ -14,7 +14,7 @@ enum {
     G_DEAD = 0,    /* nothing fits */
     G_LIMITED = 1, /* a budget is used up: treated as dead, reported as TD_ERR_LIMIT */
     G_MAX_CONFIGS = 8192,
-    G_MAX_CLOSURE = 65536, /* operations looked at in one step */
+    G_MAX_CLOSURE = 32768, /* operations looked at in one step */
     G_MAX_FRAMES_DEEP = 1024,
     G_COLLECT_STATES = 4096,
     G_MAX_STATES = 32768,
