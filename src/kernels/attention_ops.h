@@ -34,6 +34,12 @@ typedef struct attn_format {
 
 const attn_format *td_attn_format(td_kv_type type);
 
+/* A symmetric code book for the encoder: positive levels, and the magnitudes from which the next one is nearer. */
+typedef struct attn_levels {
+    float level[16], threshold[8]; /* [half]; [half - 1], then infinity */
+    int32_t half;
+} attn_levels;
+
 /* Byte offsets inside the key or value block of one head of one page. */
 typedef struct attn_block {
     uint32_t n;           /* values of a position */
@@ -90,6 +96,12 @@ typedef struct attn_ops {
     float (*quantise)(const float *x, uint32_t n, float most, int16_t *q);
     /* In place: groups of g values: signs, then Hadamard / sqrt(g); inverse: the reverse. n a multiple of g. */
     void (*rotate)(float *x, uint32_t n, uint32_t g, bool inverse);
+    /* x * inv to the nearest levels t: sums of x * t and t * t; or their codes. n a multiple of 16. */
+    void (*match)(const float *x, uint32_t n, float inv, const attn_levels *l, float *xt, float *tt);
+    void (*codes)(const float *x, uint32_t n, float inv, const attn_levels *l, int16_t *code);
+    /* Squared error of x rounded to multiples of step = 1 / inv; the multiples, within +-127. */
+    float (*error_8)(const float *x, uint32_t n, float step, float inv);
+    void (*codes_8)(const float *x, uint32_t n, float inv, int16_t *code);
     /* Tiles from coded blocks: the keys of 32 positions `half` (0, 1) of a page, all n dimensions; the values of a
      * page, strips [strip0, strip1), each [32][64]; strip0 a multiple of 8. */
     void (*keys)(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile);

@@ -116,12 +116,10 @@ typedef struct coded {
     float scale;
 } coded;
 
-static int nearest(const int16_t *table, int n, float v) {
-    int lo = 0;
-    for (int step = n / 2; step > 0; step /= 2) {
-        if (v >= 0.5f * ((float)table[lo + step - 1] + (float)table[lo + step])) lo += step;
-    }
-    return lo;
+static float largest_of(const float *x, uint32_t n) {
+    float top = 0;
+    for (uint32_t i = 0; i < n; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+    return top;
 }
 
 static float sum_squares(const float *x, uint32_t n) {
@@ -130,23 +128,24 @@ static float sum_squares(const float *x, uint32_t n) {
     return s;
 }
 
+static attn_levels levels_of(const attn_format *f) {
+    attn_levels l = {.half = 1 << (f->bits - 1)};
+    for (int i = 0; i < l.half; i++) l.level[i] = (float)f->table[l.half + i];
+    for (int i = 0; i < 8; i++) l.threshold[i] = i + 1 < l.half ? 0.5f * (l.level[i] + l.level[i + 1]) : INFINITY;
+    return l;
+}
+
 /* The factor of least squared error for a group: from the spread, then a few rounds of codes and least squares. */
-static float fit_table(const attn_format *f, const float *x, uint32_t n) {
-    int levels = 1 << f->bits;
-    float rms = sqrtf(sum_squares(x, n) / (float)n), best = 0, best_error = INFINITY;
+static float fit_table(const attn_ops *ops, const attn_format *f, const attn_levels *l, const float *x, uint32_t n) {
+    float rms = sqrtf(sum_squares(x, n) / (float)n), best = 0, best_error = INFINITY, top = largest_of(x, n);
     if (!(rms > 0)) return 0;
-    float top = 0, spread = f->bits == 4 ? 12276.0f : f->bits == 3 ? 15006.0f : 21478.0f; /* level of one deviation */
-    for (uint32_t i = 0; i < n; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+    float spread = f->bits == 4 ? 12276.0f : f->bits == 3 ? 15006.0f : 21478.0f; /* level of one deviation */
     for (int start = 0; start < 3; start++) {
         float g = f->table == table_q4 ? top / 32700.0f * (0.8f + 0.125f * (float)start)
                                        : rms / spread * (0.9f + 0.1f * (float)start);
         for (int round = 0; round < 3; round++) {
-            float xt = 0, tt = 0, inv = 1.0f / g;
-            for (uint32_t i = 0; i < n; i++) {
-                float t = (float)f->table[nearest(f->table, levels, x[i] * inv)];
-                xt += x[i] * t;
-                tt += t * t;
-            }
+            float xt = 0, tt = 0;
+            ops->match(x, n, 1.0f / g, l, &xt, &tt);
             if (!(tt > 0) || !(xt > 0)) break;
             g = xt / tt;
             float error = -xt * g; /* up to the sum of squares of x */
@@ -159,25 +158,16 @@ static float fit_table(const attn_format *f, const float *x, uint32_t n) {
 }
 
 /* 8 bits: the best of three scales; they differ by chance only, and the least of three errors is an eighth lower. */
-static float fit_8(const float *x, uint32_t n) {
-    float top = 0, best = 0, least = INFINITY;
-    for (uint32_t i = 0; i < n; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+static float fit_8(const attn_ops *ops, const float *x, uint32_t n) {
+    float top = largest_of(x, n), best = 0, least = INFINITY;
     if (!(top > 0)) return 0;
     for (int k = 0; k < 3; k++) {
-        float step = top / (127.0f - 0.7f * (float)k), inv = 1.0f / step, error = 0;
-        for (uint32_t i = 0; i < n; i++) {
-            float e = x[i] - (float)attn_round(x[i] * inv) * step;
-            error += e * e;
-        }
+        float step = top / (127.0f - 0.7f * (float)k), error = ops->error_8(x, n, step, 1.0f / step);
         if (error >= least) continue;
         least = error;
         best = step;
     }
     return best * (1.0f / 256.0f);
-}
-
-static float fit(const attn_format *f, const float *x, uint32_t n) {
-    return f->table ? fit_table(f, x, n) : fit_8(x, n);
 }
 
 /* x [n] (changed) to codes. The scale keeps the norm of the integers below that of td_attn_ops.quantise's. */
@@ -191,9 +181,11 @@ static void encode(td_kv_type type, const attn_block *b, bool value, float *x, c
     for (uint32_t i = 0; i < b->n; i++) x[i] = isfinite(x[i]) ? x[i] : 0.0f;
     if (f->rotate) ops->rotate(x, b->n, attn_rotation(b->n), false);
     uint32_t n_group = b->n / b->group;
+    attn_levels levels = f->table ? levels_of(f) : (attn_levels){.half = 0};
     float gain[STRIP_MAX], largest = 0;
     for (uint32_t g = 0; g < n_group; g++) {
-        gain[g] = fit(f, x + g * b->group, b->group);
+        const float *y = x + g * b->group;
+        gain[g] = f->table ? fit_table(ops, f, &levels, y, b->group) : fit_8(ops, y, b->group);
         largest = gain[g] > largest ? gain[g] : largest;
     }
     /* The norm after coding may exceed that of x, by little: a scale of least squares shortens. */
@@ -206,15 +198,11 @@ static void encode(td_kv_type type, const attn_block *b, bool value, float *x, c
         r = r > 32767 ? 32767 : r;
         c->factor[g] = (uint16_t)r;
         float step = (float)r * (1.0f / 32768.0f) * c->scale, inv = r > 0 ? 1.0f / step : 0.0f;
-        for (uint32_t i = g * b->group; i < (g + 1) * b->group; i++) {
-            float v = x[i] * inv;
-            if (f->table) {
-                c->code[i] = (int16_t)nearest(f->table, 1 << f->bits, v);
-            } else {
-                int32_t q = attn_round(fmaxf(fminf(v * (1.0f / 256.0f), 127.0f), -127.0f));
-                c->code[i] = (int16_t)q;
-            }
-        }
+        const float *y = x + g * b->group;
+        if (f->table)
+            ops->codes(y, b->group, inv, &levels, c->code + g * b->group);
+        else
+            ops->codes_8(y, b->group, inv * (1.0f / 256.0f), c->code + g * b->group);
     }
 }
 

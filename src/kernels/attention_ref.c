@@ -1,6 +1,7 @@
 /* Attention operations in plain C: the definition that the instruction sets are compared with, and what runs without
  * them. Sums of integers wrap like the machine's; float sums run over 16 lanes folded as a tree. */
 #include "attention_ref.h"
+#include "attention_fit.h"
 
 float td_attn_ref_exp(float x) {
     if (!(x >= ATTN_EXP_MIN)) return 0.0f;
@@ -250,6 +251,10 @@ const attn_ops td_attn_ops_ref = {
     .name = "ref",
     .quantise = td_attn_ref_quantise,
     .rotate = td_attn_ref_rotate,
+    .match = fit_match,
+    .codes = fit_codes,
+    .error_8 = fit_error_8,
+    .codes_8 = fit_codes_8,
     .keys = td_attn_ref_keys,
     .values = td_attn_ref_values,
     .turn = td_attn_ref_turn,

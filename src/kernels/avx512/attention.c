@@ -6,6 +6,8 @@
  * first-level cache while the rows of the tile go past it. */
 #include "attention_common.h"
 
+#include "../attention_fit.h"
+
 /* acc[2 * r + c] += sum over steps of a[r][step] * b[step][lanes of c]. n_row is a constant at each call. */
 INLINE void dot(uint32_t n_row, const int16_t *a, size_t stride, const int16_t *b, uint32_t n_step, __m512i *acc,
                 const void *next) {
@@ -249,6 +251,39 @@ static float quantise(const float *x, uint32_t n, float most, int16_t *q) {
     return scale;
 }
 
+INLINE __m512i nearest(__m512 a, const attn_levels *l, int32_t n) { /* number of the level, from magnitudes */
+    __m512i k = _mm512_setzero_si512();
+    for (int32_t i = 0; i < n; i++) {
+        __mmask16 above = _mm512_cmp_ps_mask(a, _mm512_set1_ps(l->threshold[i]), _CMP_GE_OQ);
+        k = _mm512_mask_add_epi32(k, above, k, _mm512_set1_epi32(1));
+    }
+    return k;
+}
+
+static void match(const float *x, uint32_t n, float inv, const attn_levels *l, float *xt, float *tt) {
+    __m512 level = _mm512_loadu_ps(l->level), scale_ = _mm512_set1_ps(inv), zero = _mm512_setzero_ps(), sx = zero,
+           st = zero;
+    for (uint32_t i = 0; i < n; i += 16) {
+        __m512 y = _mm512_loadu_ps(x + i), v = _mm512_mul_ps(y, scale_);
+        __m512 t = _mm512_permutexvar_ps(nearest(_mm512_abs_ps(v), l, l->half - 1), level);
+        t = _mm512_mask_sub_ps(t, _mm512_cmp_ps_mask(v, zero, _CMP_LT_OQ), zero, t);
+        sx = _mm512_fmadd_ps(y, t, sx);
+        st = _mm512_fmadd_ps(t, t, st);
+    }
+    *xt = tree(sx);
+    *tt = tree(st);
+}
+
+static void codes(const float *x, uint32_t n, float inv, const attn_levels *l, int16_t *code) {
+    __m512i half = _mm512_set1_epi32(l->half), last = _mm512_set1_epi32(l->half - 1);
+    for (uint32_t i = 0; i < n; i += 16) {
+        __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inv));
+        __m512i k = nearest(_mm512_abs_ps(v), l, l->half - 1), up = _mm512_add_epi32(half, k);
+        k = _mm512_mask_sub_epi32(up, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), last, k);
+        _mm256_storeu_si256((__m256i *)(void *)(code + i), _mm512_cvtepi32_epi16(k));
+    }
+}
+
 INLINE __m512 flip(__m512 x, uint32_t at) { /* signs of elements at .. at + 15 */
     uint16_t bits;
     memcpy(&bits, td_attn_signs + at / 8, sizeof bits);
@@ -313,6 +348,10 @@ const attn_ops td_attn_ops_avx512 = {
     .name = "avx512",
     .quantise = quantise,
     .rotate = rotate,
+    .match = match,
+    .codes = codes,
+    .error_8 = fit_error_8,
+    .codes_8 = fit_codes_8,
     .keys = td_attn_avx512_keys,
     .values = td_attn_avx512_values,
     .turn = td_attn_avx512_turn,

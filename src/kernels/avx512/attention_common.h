@@ -8,6 +8,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+#ifdef __clang__
+typedef unsigned imm_t; /* type of a shift count in the intrinsics */
+#else
+typedef int imm_t;
+#endif
+
 INLINE __m512i table_of(const attn_format *f) { /* repeated to 32 entries */
     int16_t t[32];
     for (uint32_t i = 0; i < 32; i++) t[i] = f->table[i & ((1u << f->bits) - 1u)];
@@ -20,8 +26,8 @@ INLINE __m512i load(const void *p) {
 
 /* Code `n` of a row of words, in the low bits of each lane. `w` are the 1 or 3 words of the lane. */
 INLINE __m512i code_at(uint32_t bits, uint32_t n, const __m512i *w) {
-    if (bits != 3) return _mm512_srli_epi16(w[0], (int)(n * bits));
-    if (n < 15) return _mm512_srli_epi16(w[n / 5], (int)(n % 5 * 3));
+    if (bits != 3) return _mm512_srli_epi16(w[0], (imm_t)(n * bits));
+    if (n < 15) return _mm512_srli_epi16(w[n / 5], (imm_t)(n % 5 * 3));
     __m512i b0 = _mm512_srli_epi16(w[0], 15), b1 = _mm512_srli_epi16(w[1], 15), b2 = _mm512_srli_epi16(w[2], 15);
     return _mm512_or_si512(b0, _mm512_or_si512(_mm512_slli_epi16(b1, 1), _mm512_slli_epi16(b2, 2)));
 }
