@@ -205,6 +205,7 @@ static char *read_line(const char *prompt) {
     return line;
 }
 
+#ifdef TD_HAVE_LIBEDIT
 static void history_path(const run_options *o, char *out, size_t cap) {
     const char *home = getenv("HOME"), *state = getenv("XDG_STATE_HOME");
     out[0] = 0;
@@ -227,6 +228,8 @@ static void make_parents(const char *path) {
         *c = '/';
     }
 }
+
+#endif
 
 static void load_history(const run_options *o) {
 #ifdef TD_HAVE_LIBEDIT
