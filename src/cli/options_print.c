@@ -26,8 +26,8 @@ static void describe_limits(const td_option *o, char *text, size_t n) {
     char range[96] = "", def[96] = "", env[96] = "";
     if (o->kind == TD_OPT_CHOICE) snprintf(range, sizeof range, " One of: %s.", o->words);
     if ((o->kind == TD_OPT_INT || o->kind == TD_OPT_FLOAT) && (o->min != 0 || o->max != 0))
-        snprintf(range, sizeof range, " %g to %g%s%s.", o->min, o->max, o->words != NULL ? ", or " : "",
-                 o->words != NULL ? o->words : "");
+        snprintf(range, sizeof range, o->kind == TD_OPT_INT ? " %.0f to %.0f%s%s." : " %g to %g%s%s.", o->min, o->max,
+                 o->words != NULL ? ", or " : "", o->words != NULL ? o->words : "");
     if (o->def != NULL && o->kind != TD_OPT_ACCEPT) snprintf(def, sizeof def, " Default: %s.", o->def);
     if (o->env != NULL) snprintf(env, sizeof env, " [TANDEM_%s]", o->env);
     snprintf(text, n, "%s.%s%s%s", o->help != NULL ? o->help : "", range, def, env);
