@@ -20,6 +20,7 @@ enum {
     EXPAND = 8,             /* strips of values expanded at a time */
     PART_FLOATS = 2u << 20, /* partial results of split tiles */
     UNITS_PER_THREAD = 4,   /* cut until there are about so many */
+    AHEAD = 4096,           /* bytes fetched before they are needed: a strip of 16-bit values, or 32 steps of keys */
     NO_PART = 0xffffffffu
 };
 
@@ -328,7 +329,7 @@ static void load_queries(const job *j) {
 
 /* Scores of all rows against 32 positions: columns [at, at + 32) of the chunk that starts at `base`. */
 static void score_rows(const job *j, const char *q, const float *q_scale, const void *keys, const float *scale,
-                       uint32_t n_dim, uint32_t base, uint32_t at, bool add) {
+                       uint32_t n_dim, uint32_t base, uint32_t at, bool add, const void *next, size_t jump) {
     workspace *w = j->w;
     size_t size = j->floats ? sizeof(float) : sizeof(int16_t);
     for (uint32_t r = 0; r < j->n_row; r += GROUP_ROWS) {
@@ -342,6 +343,8 @@ static void score_rows(const job *j, const char *q, const float *q_scale, const 
         a.n_row = n;
         a.n_dim = n_dim;
         a.add = add;
+        a.next = next;
+        a.jump = jump;
         if (j->floats)
             j->ops->score_f32(&a);
         else
@@ -356,11 +359,13 @@ static void turn_f32(const float *strip, uint32_t half, float *tile) {
     }
 }
 
-/* K = V layers: the values of half a page as keys, a tile of n_strip * 32 dimensions. */
-static void turn_values(const job *j, const uint8_t *values, uint32_t half) {
+/* K = V layers: the values of half a page as keys, a tile of n_strip * 32 dimensions. Codes are expanded once a page:
+ * `first` half that is looked at. */
+static void turn_values(const job *j, const uint8_t *values, uint32_t half, bool first) {
     const td_attn_shape *s = j->c->shape;
     workspace *w = j->w;
     uint32_t bits = td_attn_format(s->type_v)->bits;
+    if (bits < 16 && first) j->ops->values(s->type_v, &j->vb, values, 0, j->d / HALF, w->value_tile);
     for (uint32_t i = 0; i < s->n_strip; i++) {
         uint32_t strip = s->strip[i];
         if (bits == 32) {
@@ -370,12 +375,7 @@ static void turn_values(const job *j, const uint8_t *values, uint32_t half) {
         }
         const int16_t *from = (const int16_t *)(const void *)values + (size_t)strip * PAIRS * LANES;
         if (bits < 16) {
-            if (i == 0 || s->strip[i - 1] / EXPAND != strip / EXPAND) {
-                uint32_t s0 = strip / EXPAND * EXPAND, s1 = s0 + EXPAND;
-                s1 = s1 < j->d / HALF ? s1 : j->d / HALF;
-                j->ops->values(s->type_v, &j->vb, values, s0, s1, w->value_tile);
-            }
-            from = w->value_tile + (size_t)(strip % EXPAND) * PAIRS * LANES;
+            from = w->value_tile + (size_t)strip * PAIRS * LANES;
         }
         j->ops->turn(from, half, (int16_t *)(void *)w->key_tile + (size_t)i * HALF / 2 * LANES);
     }
@@ -398,11 +398,21 @@ static void score_half(const job *j, uint32_t base, uint32_t page, uint32_t half
         j->ops->keys(s->type_k, &j->kb, keys, half, (int16_t *)(void *)w->key_tile);
         key_tile = w->key_tile;
     }
-    if (!done) score_rows(j, w->q, w->q_scale, key_tile, scale, s->d_key, base, at, false);
-    if (!s->fold) return;
-    turn_values(j, values, half);
+    if (!s->fold) {
+        if (!done)
+            score_rows(j, w->q, w->q_scale, key_tile, scale, s->d_key, base, at, false,
+                       (const uint8_t *)key_tile + AHEAD, AHEAD / 2);
+        return;
+    }
+    /* Meanwhile the values of the next half page come in, strip by strip. */
+    const uint8_t *next = values + AHEAD / 2;
+    if (half == 1 && base + (page + 1) * TD_ATTN_PAGE < j->t->hi)
+        next = page_at(j, base / TD_ATTN_PAGE + page + 1) + s->k_bytes;
+    if (!done) score_rows(j, w->q, w->q_scale, key_tile, scale, s->d_key, base, at, false, next, AHEAD);
+    turn_values(j, values, half, half == 0 || base + at <= j->t->lo);
     scale = (const float *)(const void *)(values + j->vb.scale) + half * HALF;
-    score_rows(j, w->q_fold, w->fold_scale, w->key_tile, scale, s->n_strip * HALF, base, at, true);
+    next += (size_t)s->d_key / HALF * AHEAD;
+    score_rows(j, w->q_fold, w->fold_scale, w->key_tile, scale, s->n_strip * HALF, base, at, true, next, AHEAD);
 }
 
 /* Folds a piece with maximum m and sum l into (m, l) of row r: factors for what is there and for what comes. */

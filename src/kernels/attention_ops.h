@@ -65,7 +65,9 @@ typedef struct attn_score_args {
     const float *scale;   /* [32] of the positions; NULL for floats */
     float *s;             /* [n_row][W_STRIDE], 32 written */
     uint32_t n_row, n_dim;
-    bool add; /* to what is there */
+    bool add;         /* to what is there */
+    const void *next; /* to fetch meanwhile: 2 KiB for every 32 dimensions, `jump` bytes apart; only a hint */
+    size_t jump;
 } attn_score_args;
 
 /* Weighted sums of one strip of 32 dimensions over a chunk, folded into o: o = o * alpha + sum * w_scale * beta. Pages

@@ -8,18 +8,21 @@
 
 #include "../attention_fit.h"
 
-/* acc[2 * r + c] += sum over steps of a[r][step] * b[step][lanes of c]. n_row is a constant at each call. */
+/* acc[2 * r + c] += sum over steps of a[r][step] * b[step][lanes of c]. n_row is a constant at each call; n_step is a
+ * multiple of 16. Fetches 2 KiB from `next` for every 16 steps, `jump` bytes apart. */
 INLINE void dot(uint32_t n_row, const int16_t *a, size_t stride, const int16_t *b, uint32_t n_step, __m512i *acc,
-                const void *next) {
-    for (uint32_t i = 0; i < n_step; i++) {
-        _mm_prefetch((const char *)next + (size_t)i * 128, _MM_HINT_T0);
-        _mm_prefetch((const char *)next + (size_t)i * 128 + 64, _MM_HINT_T0);
-        __m512i b0 = _mm512_loadu_si512(b + (size_t)i * LANES), b1 = _mm512_loadu_si512(b + (size_t)i * LANES + 32);
+                const char *next, size_t jump) {
+    for (uint32_t i = 0; i < n_step; i += 16, next += jump) {
+        for (uint32_t k = 0; k < 16; k++, a += 2, b += LANES) {
+            _mm_prefetch(next + (size_t)k * 128, _MM_HINT_T0);
+            _mm_prefetch(next + (size_t)k * 128 + 64, _MM_HINT_T0);
+            __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 32);
 #pragma GCC unroll 8
-        for (uint32_t r = 0; r < n_row; r++) {
-            __m512i x = pair(a + r * stride + 2 * i);
-            multiply_add(&acc[2 * r], x, b0);
-            multiply_add(&acc[2 * r + 1], x, b1);
+            for (uint32_t r = 0; r < n_row; r++) {
+                __m512i x = pair(a + r * stride);
+                multiply_add(&acc[2 * r], x, b0);
+                multiply_add(&acc[2 * r + 1], x, b1);
+            }
         }
     }
 }
@@ -28,8 +31,7 @@ INLINE void score_n(uint32_t n_row, const attn_score_args *a, uint32_t r0) {
     __m512i acc[2 * GROUP_ROWS];
 #pragma GCC unroll 16
     for (uint32_t i = 0; i < 2 * n_row; i++) acc[i] = _mm512_setzero_si512();
-    dot(n_row, (const int16_t *)a->q + (size_t)r0 * Q_STRIDE, Q_STRIDE, a->tile, a->n_dim / 2, acc,
-        (const char *)a->tile + AHEAD);
+    dot(n_row, (const int16_t *)a->q + (size_t)r0 * Q_STRIDE, Q_STRIDE, a->tile, a->n_dim / 2, acc, a->next, a->jump);
     put_scores(n_row, a, r0, acc);
 }
 
@@ -60,7 +62,7 @@ INLINE void mix_n(uint32_t n_row, const attn_mix_args *a, uint32_t r0) {
 #pragma GCC unroll 16
         for (uint32_t i = 0; i < 2 * n_row; i++) acc[i] = _mm512_setzero_si512();
         dot(n_row, w + (size_t)page * TD_ATTN_PAGE, W_STRIDE, a->strip[page], PAIRS, acc,
-            page + 1 < a->page1 ? a->strip[page + 1] : (const char *)a->strip[a->page0] + AHEAD);
+            (const char *)a->strip[page] + AHEAD, AHEAD / 2);
 #pragma GCC unroll 16
         for (uint32_t i = 0; i < 2 * n_row; i++) sum[i] = _mm512_add_ps(sum[i], _mm512_cvtepi32_ps(acc[i]));
     }

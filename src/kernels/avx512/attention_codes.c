@@ -82,7 +82,7 @@ INLINE void mix_rows(uint32_t bits, uint32_t n_row, td_kv_type type, const attn_
     for (uint32_t i = 0; i < 2 * n_row; i++) sum[i] = _mm512_setzero_ps();
     for (uint32_t page = a->page0; page < a->page1; page++) {
         const uint8_t *block = a->strip[page], *c = block + at;
-        const uint8_t *next = page + 1 < a->page1 ? (const uint8_t *)a->strip[page + 1] + at : c + PAIRS * row_bytes;
+        const uint8_t *next = c + PAIRS * row_bytes; /* wanted when the strips of these words are done */
         const uint16_t *factor = (const uint16_t *)(const void *)(block + b->factor) + group;
         const int16_t *w = (const int16_t *)a->w + (size_t)page * TD_ATTN_PAGE;
         __m512i acc[2 * GROUP_ROWS];
@@ -90,7 +90,10 @@ INLINE void mix_rows(uint32_t bits, uint32_t n_row, td_kv_type type, const attn_
         for (uint32_t i = 0; i < 2 * n_row; i++) acc[i] = zero;
         for (uint32_t p = 0; p < PAIRS; p++, c += row_bytes, next += row_bytes) {
             __m512i b0, b1, r = factors(factor + 2 * p);
-            _mm_prefetch((const char *)next, _MM_HINT_T0);
+            if (n + 2 >= per_word) {
+#pragma GCC unroll 3
+                for (uint32_t k = 0; k < words; k++) _mm_prefetch((const char *)next + 64 * k, _MM_HINT_T0);
+            }
             if (bits == 8) {
                 __m512i x = load(c);
                 b0 = _mm512_unpacklo_epi8(zero, x);

@@ -156,7 +156,6 @@ void td_attn_avx512_turn(const int16_t *strip, uint32_t half, int16_t *tile) {
 #pragma GCC unroll 8
             for (uint32_t i = 0; i < 8; i++) {
                 const int16_t *from = strip + (size_t)(p + i) * LANES + 32 * side;
-                _mm_prefetch((const char *)from + AHEAD, _MM_HINT_T0);
                 x[i] = _mm512_shuffle_epi8(load(from), swap);
             }
             transpose_8(x);
