@@ -1,7 +1,8 @@
 /* Times of the forward passes of a real-sized model, for work on this layer: prefill, decode, verify batches, draft
  * steps, with time per stage and barriers. Medians. `tandem bench` is the measure for everyone else.
  *
- * usage: bench_forward TARGET.gguf [ASSISTANT.gguf|-] [threads] [seconds per measurement] [pack cache folder] */
+ * usage: bench_forward TARGET.gguf [ASSISTANT.gguf|-] [threads] [seconds per measurement] [pack cache folder|-] [WHAT]
+ * WHAT: any of p(refill) v(erify) d(epth) m(tp); all when left out. */
 #include "base/clock.h"
 #include "file/gguf.h"
 #include "kv/kv.h"
@@ -130,7 +131,8 @@ int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     td_pool_options po = {.n_threads = argc > 3 ? atoi(argv[3]) : 0};
     if (td_pool_create(&b.pool, &po, &err)) die(&err);
-    td_model_options mo = {.path = argv[1], .pool = b.pool, .pack_cache = argc > 5 ? argv[5] : NULL};
+    td_model_options mo = {
+        .path = argv[1], .pool = b.pool, .pack_cache = argc > 5 && strcmp(argv[5], "-") ? argv[5] : NULL};
     int64_t t0 = td_clock_ns();
     if (td_model_load(&b.model, &mo, &err)) die(&err);
     td_model_memory m = td_model_memory_use(b.model);
@@ -146,16 +148,17 @@ int main(int argc, char **argv) {
     td_workspace_options wo = {.max_rows = PREFILL, .max_out = 16, .max_slots = 8};
     if (td_workspace_create(&b.work, b.model, b.drafter, b.pool, &wo, &err)) die(&err);
     printf("workspace %.0f MB\n", (double)td_workspace_bytes(b.work) * 1e-6);
-    measure(&b, "prefill", PREFILL, 0, TD_ROW_LOGITS);
+    const char *what = argc > 6 ? argv[6] : "pvdm";
+    if (strchr(what, 'p')) measure(&b, "prefill", PREFILL, 0, TD_ROW_LOGITS);
     double one = 0;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    for (size_t i = 0; strchr(what, 'v') && i < sizeof rows / sizeof *rows; i++) {
         double ms = measure(&b, "verify", rows[i], 128, TD_ROW_ARGMAX | TD_ROW_HIDDEN);
         if (i == 0) one = ms;
         printf("    T(%d)/T(1) = %.3f\n", rows[i], ms / one);
     }
-    measure(&b, "decode", 1, 4096, TD_ROW_LOGITS);
-    if (b.drafter) drafts(&b, 1);
-    if (b.drafter) drafts(&b, 4);
+    if (strchr(what, 'd')) measure(&b, "decode", 1, 4096, TD_ROW_LOGITS);
+    if (b.drafter && strchr(what, 'm')) drafts(&b, 1);
+    if (b.drafter && strchr(what, 'm')) drafts(&b, 4);
     td_workspace_free(b.work);
     td_kv_destroy(b.kv);
     td_drafter_free(b.drafter);
