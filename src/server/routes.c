@@ -1,0 +1,195 @@
+/* From a request line to an endpoint: prefix, CORS, keys, loading state. */
+#include "app.h"
+#include "page.h"
+
+#include "../base/clock.h"
+#include "../base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The time depends on the lengths only, not on where the first difference is. */
+static bool same_secret(const char *a, const char *b) {
+    size_t n = strlen(a), m = strlen(b);
+    volatile unsigned char diff = (unsigned char)(n != m);
+    for (size_t i = 0; i < n; i++) diff = (unsigned char)(diff | (a[i] ^ b[m ? i % m : 0]));
+    return diff == 0;
+}
+
+static const char *given_key(http_exchange *x) {
+    const char *bearer = http_header(x, "Authorization");
+    if (bearer && strncmp(bearer, "Bearer ", 7) == 0) return bearer + 7;
+    return http_header(x, "X-Api-Key");
+}
+
+static bool authorised(const server *s, http_exchange *x) {
+    if (s->o->n_api_keys == 0) return true;
+    const char *key = given_key(x);
+    bool ok = false;
+    for (int i = 0; key && i < s->o->n_api_keys; i++) ok |= same_secret(s->o->api_keys[i], key);
+    return ok;
+}
+
+const char *key_of(const server *s, http_exchange *x) {
+    return s->o->n_api_keys > 1 && !s->o->share_prefixes ? given_key(x) : NULL;
+}
+
+/* Origins are named on the command line; "*" is any, "localhost" the three spellings of this machine. */
+static void add_cors(const server *s, http_exchange *x) {
+    const char *origin = http_header(x, "Origin");
+    if (!origin || strlen(origin) > 300) return;
+    for (int i = 0; i < s->o->n_cors_origins; i++) {
+        const char *o = s->o->cors_origins[i], *host = strstr(origin, "://");
+        bool local = false;
+        if (strcmp(o, "localhost") == 0 && host) {
+            static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
+            for (int k = 0; k < 3; k++) {
+                size_t n = strlen(names[k]);
+                local |= strncmp(host + 3, names[k], n) == 0 && (host[3 + n] == 0 || host[3 + n] == ':');
+            }
+        }
+        if (!local && strcmp(o, "*") != 0 && strcmp(o, origin) != 0) continue;
+        http_add_header(x, "Access-Control-Allow-Origin", origin);
+        http_add_header(x, "Vary", "Origin");
+        http_add_header(x, "Access-Control-Allow-Credentials", "true");
+        return;
+    }
+}
+
+static bool is_get(http_exchange *x) {
+    return strcmp(http_method(x), "GET") == 0 || strcmp(http_method(x), "HEAD") == 0;
+}
+static bool is_post(http_exchange *x) {
+    return strcmp(http_method(x), "POST") == 0;
+}
+
+static http_turn options(http_exchange *x) {
+    http_add_header(x, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
+    http_add_header(x, "Access-Control-Allow-Headers", "*");
+    return answer_text(x, 200, "text/plain", "", 0);
+}
+
+static msg_dialect dialect_of(const char *path) {
+    return strncmp(path, "/v1/messages", 12) == 0 ? MSG_ANTHROPIC : MSG_CHAT;
+}
+
+typedef struct get_route {
+    const char *path;
+    http_turn (*serve)(server *s, http_exchange *x);
+} get_route;
+
+static http_turn models(server *s, http_exchange *x) {
+    return serve_models(s, x, NULL);
+}
+
+static const get_route gets[] = {
+    {"/props", serve_props}, {"/slots", serve_slots}, {"/metrics", serve_metrics},
+    {"/models", models},     {"/v1/models", models},  {"/api/tags", models},
+};
+
+static http_turn get(server *s, http_exchange *x, const char *path) {
+    for (size_t i = 0; i < sizeof gets / sizeof *gets; i++)
+        if (strcmp(path, gets[i].path) == 0) return gets[i].serve(s, x);
+    if (strncmp(path, "/v1/models/", 11) == 0) return serve_models(s, x, path + 11);
+    if (strcmp(path, "/api/version") == 0) return answer_json(x, 200, json_pack("{s:s}", "version", TD_VERSION));
+    return answer_error(x, dialect_of(path), 404, NULL, NULL, "File Not Found");
+}
+
+typedef struct post_route {
+    const char *path;
+    int kind; /* 0 completion, 1 chat, 2 count */
+    api api;
+} post_route;
+
+static const post_route posts[] = {
+    {"/completion", 0, API_COMPLETION},
+    {"/completions", 0, API_COMPLETION},
+    {"/v1/completions", 0, API_OAI_COMPLETION},
+    {"/v1/chat/completions", 1, API_CHAT},
+    {"/chat/completions", 1, API_CHAT},
+    {"/v1/messages", 1, API_ANTHROPIC},
+    {"/v1/responses", 1, API_RESPONSES},
+    {"/responses", 1, API_RESPONSES},
+    {"/v1/messages/count_tokens", 2, API_ANTHROPIC},
+    {"/v1/chat/completions/input_tokens", 2, API_CHAT},
+    {"/chat/completions/input_tokens", 2, API_CHAT},
+    {"/v1/responses/input_tokens", 2, API_RESPONSES},
+    {"/responses/input_tokens", 2, API_RESPONSES},
+};
+
+/* What a text model cannot do: 501 with the reason. */
+static const struct {
+    const char *path, *why;
+} refused[] = {
+    {"/infill", "Infill is not supported by this model: Gemma 4 has no fill-in-the-middle tokens"},
+    {"/v1/embeddings", "This server does not support embeddings: Gemma 4 is no embedding model"},
+    {"/embeddings", "This server does not support embeddings: Gemma 4 is no embedding model"},
+    {"/embedding", "This server does not support embeddings: Gemma 4 is no embedding model"},
+    {"/rerank", "This server does not support reranking"},
+    {"/reranking", "This server does not support reranking"},
+    {"/v1/rerank", "This server does not support reranking"},
+    {"/v1/reranking", "This server does not support reranking"},
+    {"/v1/audio/transcriptions", "This server has no audio encoder"},
+    {"/lora-adapters", "This server does not support LoRA adapters"},
+};
+
+static http_turn post(server *s, http_exchange *x, const char *path) {
+    for (size_t i = 0; i < sizeof posts / sizeof *posts; i++) {
+        if (strcmp(path, posts[i].path) != 0) continue;
+        return posts[i].kind == 0   ? task_begin_completion(s, x, posts[i].api)
+               : posts[i].kind == 1 ? task_begin_chat(s, x, posts[i].api)
+                                    : serve_count(s, x, posts[i].api);
+    }
+    if (strcmp(path, "/tokenize") == 0) return serve_tokenize(s, x);
+    if (strcmp(path, "/detokenize") == 0) return serve_detokenize(s, x);
+    if (strcmp(path, "/apply-template") == 0) return serve_apply_template(s, x);
+    if (strncmp(path, "/slots/", 7) == 0) return serve_slot_action(s, x, path + 7);
+    if (strcmp(path, "/props") == 0)
+        return s->o->props
+                   ? answer_json(x, 200, json_pack("{s:b}", "success", 1))
+                   : answer_error(x, MSG_CHAT, 501, NULL, NULL,
+                                  "This server does not support changing global properties. Start it with `--props`");
+    if (strcmp(path, "/tools") == 0 || strcmp(path, "/cors-proxy") == 0)
+        return answer_error(x, MSG_CHAT, 403, NULL, NULL, "feature_disabled");
+    return answer_error(x, dialect_of(path), 404, NULL, NULL, "File Not Found");
+}
+
+static bool is_open(const char *path) {
+    static const char *const paths[] = {"/health",   "/v1/health", "/models",    "/v1/models",
+                                        "/api/tags", "/",          "/index.html"};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        if (strcmp(path, paths[i]) == 0) return true;
+    return false;
+}
+
+http_turn route(http_exchange *x, void *server_) {
+    server *s = server_;
+    const char *path = http_path(x);
+    size_t n_prefix = s->o->api_prefix ? strlen(s->o->api_prefix) : 0;
+    add_cors(s, x);
+    if (strcmp(http_method(x), "OPTIONS") == 0) return options(x);
+    if (n_prefix > 0) {
+        if (strncmp(path, s->o->api_prefix, n_prefix) != 0)
+            return answer_error(x, MSG_CHAT, 404, NULL, NULL, "File Not Found");
+        path += n_prefix;
+        if (!*path) path = "/";
+    }
+    if (!is_open(path) && !authorised(s, x))
+        return answer_error(x, dialect_of(path), 401, NULL, NULL, "Invalid API Key");
+    if (is_get(x) && s->o->page && (strcmp(path, "/") == 0 || strcmp(path, "/index.html") == 0)) {
+        http_add_header(x, "Content-Security-Policy",
+                        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src "
+                        "'self'; img-src data:");
+        return answer_text(x, 200, "text/html; charset=utf-8", td_page, td_page_bytes);
+    }
+    if (s->state == SERVER_LOADING || s->state == SERVER_FAILED)
+        return answer_error(x, dialect_of(path), 503, NULL, NULL, "Loading model");
+    if (is_get(x) && (strcmp(path, "/health") == 0 || strcmp(path, "/v1/health") == 0)) return serve_health(s, x);
+    if (s->state == SERVER_STOPPING)
+        return answer_error(x, dialect_of(path), 503, NULL, NULL, "the server is shutting down");
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (strcmp(path, refused[i].path) == 0) return answer_error(x, MSG_CHAT, 501, NULL, NULL, "%s", refused[i].why);
+    if (is_get(x)) return get(s, x, path);
+    if (is_post(x)) return post(s, x, path);
+    return answer_error(x, dialect_of(path), 405, NULL, NULL, "%s is not a method of this address", http_method(x));
+}

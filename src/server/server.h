@@ -1,0 +1,30 @@
+/* `tandem serve`: OpenAI, Anthropic and llama-server endpoints on one engine. */
+#ifndef TD_SERVER_SERVER_H
+#define TD_SERVER_SERVER_H
+
+#include "../../include/tandem.h"
+
+typedef struct server_options {
+    const char *host;
+    int port;
+    bool reuse_port, allow_open; /* allow_open: listen beyond loopback without a key */
+    const char *const *api_keys;
+    int n_api_keys;
+    const char *key_file, *cert_file; /* TLS, PEM */
+    const char *const *cors_origins;
+    int n_cors_origins;
+    const char *api_prefix, *alias, *slot_save_path;
+    bool metrics, slots, props, page, strict_model, share_prefixes;
+    int threads_http, timeout_s, max_connections, queue_max, sse_ping_s;
+    int64_t max_body;
+    int reasoning; /* 1 on, 0 off, -1 auto */
+    int64_t reasoning_budget;
+    const char *chat_profile;
+    td_sampling sampling; /* defaults of requests */
+    td_engine_params engine;
+} server_options;
+
+/* Listens, loads, serves until SIGINT or SIGTERM; a second signal cancels what still runs. Returns the exit code. */
+int server_run(const server_options *o);
+
+#endif
