@@ -4,6 +4,7 @@
 
 #define TD_COMMAND_LIST(X)                                                                                             \
     X(run, "text in, text out; a chat in the terminal when no prompt is given")                                        \
+    X(serve, "HTTP: OpenAI, Anthropic and llama-server endpoints, slots, metrics, a web page")                         \
     X(bench, "prefill, decode, depth, draft and verify costs, speculative throughput")                                 \
     X(eval, "perplexity, KL divergence and same top token against a reference run")                                    \
     X(inspect, "what a GGUF holds, whether it is sound, whether an assistant fits a target")                           \
