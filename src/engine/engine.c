@@ -360,6 +360,7 @@ static void *engine_thread(void *arg) {
         start_jobs(e);
         if (idle(e)) {
             pthread_mutex_unlock(&e->lock);
+            (void)td_async_run(e);
             publish(e);
             pthread_mutex_lock(&e->lock);
             if (!e->stop && !e->commands && !e->queue) pthread_cond_wait(&e->wake, &e->lock);
@@ -367,6 +368,7 @@ static void *engine_thread(void *arg) {
         }
         pthread_mutex_unlock(&e->lock);
         cancel_slots(e, false);
+        (void)td_async_run(e);
         (void)td_engine_step(e);
         publish(e);
         pthread_mutex_lock(&e->lock);

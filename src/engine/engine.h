@@ -68,6 +68,7 @@ struct td_job {
 /* ---- slot ---- */
 
 typedef enum td_slot_phase { TD_SLOT_IDLE, TD_SLOT_PROMPT, TD_SLOT_GENERATE } td_slot_phase;
+typedef enum td_async_state { TD_ASYNC_NONE, TD_ASYNC_PENDING, TD_ASYNC_DONE } td_async_state;
 typedef enum td_draft_source { TD_DRAFT_NONE, TD_DRAFT_MTP, TD_DRAFT_NGRAM, TD_DRAFT_GRAMMAR } td_draft_source;
 
 typedef struct td_draft_set { /* what one slot proposes in a round */
@@ -97,11 +98,13 @@ typedef struct td_slot {
     int row; /* first row of this slot in the current step, -1 none */
     int n_rows;
     int n_decoded;
-    bool asked_async; /* td_draft_submit in flight */
 
     td_draft_set draft;
     td_policy_slot policy;
-    td_spec_params spec; /* of the job, clamped */
+    td_spec_params spec;  /* of the job, clamped */
+    td_async_state async; /* td_draft_submit */
+    int async_steps;
+    td_error async_error;
     int skip_streak, streak_accepted;
     bool skipped;
     int iter;
@@ -179,6 +182,9 @@ void td_slot_checkpoint(td_engine *e, td_slot *s); /* after a prompt chunk: keep
 /* draft.c */
 void td_draft_round(td_engine *e, int n_prompt_rows); /* fills slot->draft of every generating slot */
 td_status td_draft_chain(td_engine *e, td_slot *const *slots, const int *depth, int n, td_error *err);
+
+/* async.c */
+bool td_async_run(td_engine *e); /* drafts that were asked for; false: none */
 
 /* step.c */
 bool td_engine_step(td_engine *e); /* false: there was nothing to do */

@@ -120,7 +120,8 @@ static td_status idle_slot(td_engine *e, int slot, td_slot **out, td_error *err)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "slot %d does not exist: there are %d", slot,
                        e->params.n_slots);
     *out = &e->slots[slot];
-    return (*out)->job ? td_fail(err, TD_ERR_BUSY, TD_NO_OFFSET, "slot %d is busy", slot) : TD_OK;
+    bool busy = (*out)->job || (*out)->async != TD_ASYNC_NONE; /* a draft is waited for before cells go away */
+    return busy ? td_fail(err, TD_ERR_BUSY, TD_NO_OFFSET, "slot %d is busy", slot) : TD_OK;
 }
 
 static td_status run_erase(td_engine *e, void *arg, td_error *err) {

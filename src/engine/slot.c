@@ -49,7 +49,7 @@ td_slot *td_slot_choose(td_engine *e, const td_job *j) {
     }
     for (int i = 0; i < e->params.n_slots; i++) {
         td_slot *s = &e->slots[i];
-        if (s->phase != TD_SLOT_IDLE || s->asked_async || (j->params.slot >= 0 && j->params.slot != i) ||
+        if (s->phase != TD_SLOT_IDLE || s->async != TD_ASYNC_NONE || (j->params.slot >= 0 && j->params.slot != i) ||
             !fits(e, s, j))
             continue;
         int common = 0, own = reusable(e, s, j, &common);
@@ -223,6 +223,7 @@ void td_slot_forget(td_engine *e, td_slot *s) {
     td_kv_clear(e->kv, (uint32_t)s->id);
     s->n_tokens = 0;
     s->n_checkpointed = 0;
+    s->has_h = false;
 }
 
 void td_slot_checkpoint(td_engine *e, td_slot *s) {

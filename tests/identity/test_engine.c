@@ -263,6 +263,42 @@ static void test_cache_types(void **unused) {
     }
 }
 
+/* Drafts asked for from outside: the same as the engine's own, one in flight per slot, and cells stay while it is. */
+static void test_asynchronous_drafts(void **unused) {
+    (void)unused;
+    td_engine *e = open_engine((config){ordered, 2, 64, 2, TD_CACHE_F16});
+    text t;
+    td_error err = {0};
+    uint32_t a[8], b[8];
+    int n = 0, m = 0;
+    collect(submit(e, 20, false, TD_SPEC_MTP, 4, true), &t);
+    td_slot_info info[2];
+    td_slots_get(e, info, 2);
+    int slot = info[0].n_tokens > 0 ? 0 : 1, other = 1 - slot;
+    uint32_t last = t.ids[t.n - 1];
+    assert_int_equal(td_draft_wait(e, slot, a, 8, &n, &err), TD_ERR_NOT_FOUND);
+    err = (td_error){0};
+    assert_int_equal(td_draft_submit(e, other, last, 4, &err), TD_ERR_NOT_FOUND); /* nothing to draft from */
+    err = (td_error){0};
+    assert_int_equal(td_draft_submit(e, slot, last, 6, &err), TD_OK);
+    assert_int_equal(td_draft_submit(e, slot, last, 6, &err), TD_ERR_BUSY);
+    err = (td_error){0};
+    assert_int_equal(td_slot_erase(e, slot, NULL, &err), TD_ERR_BUSY);
+    collect(submit(e, 30, false, TD_SPEC_MTP, 4, true), &t); /* another job runs meanwhile, on the other slot */
+    same(&t, &plain[0][30], "beside a draft in flight", 30);
+    assert_int_equal(td_draft_wait(e, slot, a, 8, &n, &err), TD_OK);
+    assert_int_equal(n, 6);
+    err = (td_error){0};
+    assert_int_equal(td_draft_submit(e, slot, last, 6, &err), TD_OK);
+    assert_int_equal(td_draft_wait(e, slot, b, 8, &m, &err), TD_OK);
+    assert_int_equal(m, 6);
+    assert_memory_equal(a, b, sizeof a[0] * 6);
+    assert_int_equal(td_draft_submit(e, slot, last, 3, &err), TD_OK);
+    td_draft_cancel(e, slot);
+    assert_int_equal(td_slot_erase(e, slot, NULL, &err), TD_OK);
+    td_engine_close(e);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference),
@@ -272,6 +308,7 @@ int main(void) {
         cmocka_unit_test(test_slots),
         cmocka_unit_test(test_prefix_reuse),
         cmocka_unit_test(test_cache_types),
+        cmocka_unit_test(test_asynchronous_drafts),
     };
     return cmocka_run_group_tests_name("engine identity", tests, make_pair, remove_pair);
 }
