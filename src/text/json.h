@@ -10,7 +10,7 @@
 #include "../base/cursor.h"
 #include "buf.h"
 
-#define TD_JSON_MAX_DEPTH 128
+#define TD_JSON_MAX_DEPTH 512
 
 typedef enum td_json_kind {
     TD_JSON_NULL,
