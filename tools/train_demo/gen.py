@@ -24,8 +24,8 @@ def held_hash(*parts):
 
 
 class Gen:
-    def __init__(self, seed, held=False):
-        self.r, self.held = random.Random(seed), held
+    def __init__(self, seed, held=False, mix=2):
+        self.r, self.held, self.mix = random.Random(seed), held, mix
 
     # ---- choices -------------------------------------------------------------------------------------------------
     def one(self, seq):
@@ -101,16 +101,38 @@ class Gen:
             a, b = self.numbers("*", 0, 10)
             c, w, th = a * b, "times", f"{a} times {b} is {a * b}."
         elif k == "+":
-            a, b = self.numbers("+", 0, 50)
+            a, b = self.numbers("+", 0, self.top())
             c, w = a + b, "plus"
             th = f"Tens: {a // 10} + {b // 10} = {a // 10 + b // 10}. Ones: {a % 10} + {b % 10} = {a % 10 + b % 10}. Together {c}."
         else:
-            a, b = self.numbers("-", 0, 50, order=True)
+            a, b = self.numbers("-", 0, self.top(), order=True)
             c, w = a - b, "minus"
             th = f"From {b} up to {a} it is {c}."
         q = self.one([f"What is {a} {k} {b}?", f"What is {a} {w} {b}?", f"{a} {k} {b} = ?", f"How much is {a} {w} {b}?",
                       f"Calculate {a} {k} {b}.", f"{a} {k} {b}", f"Can you tell me what {a} {w} {b} is?"])
         return [(q, [{"thought": th, "content": f"{a} {k} {b} = {c}."}])]
+
+    def top(self):
+        return 50 if self.mix == 1 or not self.chance(0.8) else 20
+
+    def sums(self):
+        """many small sums in one conversation"""
+        return [t for _ in range(self.r.randint(4, 12)) for t in self.arith()]
+
+    def copies(self):
+        """answers that repeat unusual words exactly"""
+        turns = []
+        for _ in range(self.r.randint(1, 4)):
+            k = self.r.randrange(3)
+            if k == 0:
+                t = " ".join(self.names(self.r.randint(3, 9)))
+            elif k == 1:
+                t = ", ".join(self.names(self.r.randint(2, 6)))
+            else:
+                t = " ".join(str(self.r.randrange(10 ** self.r.randint(1, 5))) for _ in range(self.r.randint(1, 5)))
+            turns.append((self.one(["Repeat after me: ", "Say this: ", "Repeat this text: ", "Say exactly this: "]) + t,
+                          [{"thought": "I repeat the text.", "content": t}]))
+        return turns
 
     def word_problem(self):
         n, th = self.name(), self.one(["apples", "books", "coins", "pears", "cups", "shells", "eggs", "stamps"])
@@ -270,6 +292,8 @@ class Gen:
         a, b = self.one(ARGS)
         if self.held:
             f = self.one(FUNCS_HELD)
+        elif self.mix == 2 and self.chance(0.4):
+            f = self.one([self.one(OBJECTS), self.one(ANIMALS), self.name().lower(), self.one(FUNCS) + "_" + self.one(OBJECTS)])
         elif self.chance(0.4):
             f = self.one(FUNCS)
         own = f not in [c[2] for c in CODE]
@@ -441,11 +465,13 @@ class Gen:
     # ---- conversations -------------------------------------------------------------------------------------------
     SHORT = ["arith"] * 5 + ["fact"] * 2 + ["small"] * 2 + ["lists"] * 4 + ["about"] * 4 + ["unknown"]
     KINDS = ["lookup"] * 26 + ["story"] * 17 + ["tools"] * 20 + ["code"] * 9 + ["short"] * 26 + ["my_name"] * 5 + ["long"] * 3
+    KINDS2 = ["lookup"] * 30 + ["story"] * 12 + ["tools"] * 18 + ["code"] * 8 + ["short"] * 16 + ["my_name"] * 6 + ["long"] * 4 + \
+        ["sums"] * 10 + ["copies"] * 8
     SYSTEM = ["You are Tandem, a small and friendly model.", "You are a helpful assistant.", "Answer briefly.", "You are Tandem.",
               "Be short and precise.", "You help people with small tasks."]
 
     def conversation(self, kind=None, thinking=None):
-        kind = kind or self.one(self.KINDS)
+        kind = kind or self.one(self.KINDS if self.mix == 1 else self.KINDS2)
         c = {"kind": kind, "system": "", "tools": [], "thinking": self.chance(0.33) if thinking is None else thinking, "turns": []}
         if self.chance(0.15):
             c["system"] = self.one(self.SYSTEM)
@@ -508,8 +534,9 @@ def render(c):
     return out
 
 
-def stream(seed):
-    g = Gen(seed)
+def stream(seed, mix=2):
+    """mix 1: the opening mixture; 2: more sums (smaller ones), copies and look-ups"""
+    g = Gen(seed, mix=mix)
     while True:
         yield g.plain() if g.chance(0.03) else render(g.conversation())
 
@@ -518,7 +545,8 @@ if __name__ == "__main__":
     ap = argparse.ArgumentParser()
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--n", type=int, default=8)
+    ap.add_argument("--mix", type=int, default=2)
     a = ap.parse_args()
-    it = stream(a.seed)
+    it = stream(a.seed, a.mix)
     for _ in range(a.n):
         print("".join(t if w else t for t, w in next(it)), "\n" + "=" * 60)

@@ -25,8 +25,8 @@ MICRO = 900
 
 
 # ---- data ---------------------------------------------------------------------------------------------------------
-def encode_stream(tk, seed):
-    for doc in gen.stream(seed):
+def encode_stream(tk, seed, mix):
+    for doc in gen.stream(seed, mix):
         ids, mask = [], []
         for text, train in doc:
             e = tk.encode(text, add_special_tokens=False).ids
@@ -35,9 +35,9 @@ def encode_stream(tk, seed):
         yield ids[:700], mask[:700]
 
 
-def batches(tk, seed):
+def batches(tk, seed, mix):
     """(ids [B,T], trained [B,T]) of about MICRO tokens: 256 texts are sorted by length and cut into batches"""
-    r, it = random.Random(seed), encode_stream(tk, seed)
+    r, it = random.Random(seed), encode_stream(tk, seed, mix)
     while True:
         docs = sorted((next(it) for _ in range(256)), key=lambda d: len(d[0]))
         out, cur = [], []
@@ -149,7 +149,7 @@ def worker(rank, a, net, frozen, grads, counter, barrier, stats, stop, optpath):
         start, done = z["step"], z["seconds"]
     from tokenizers import Tokenizer
     tk = Tokenizer.from_file(os.path.join(a.out, "tokenizer.json"))
-    data = batches(tk, a.seed * 1000 + rank + 17 * start)
+    data = batches(tk, a.seed * 1000 + rank + 17 * start, a.mix)
     g = torch.Generator().manual_seed(a.seed * 10 + rank + start)
     if a.compile:
         for l in net.model.layers:
@@ -226,6 +226,7 @@ def main():
     ap.add_argument("--nice", type=int, default=15)
     ap.add_argument("--save-every", type=float, default=240)
     ap.add_argument("--max-steps", type=int, default=0)
+    ap.add_argument("--mix", type=int, default=2, help="mixture of kinds, see gen.py")
     ap.add_argument("--resume", action="store_true")
     ap.add_argument("--compile", action="store_true")
     a = ap.parse_args()
@@ -234,7 +235,7 @@ def main():
     frozen = None
     if a.what == "target":
         if not os.path.exists(tj):
-            it = gen.stream(a.seed)
+            it = gen.stream(a.seed, 1)
             v, n = tok.write(["".join(t for t, _ in next(it)) for _ in range(8000)], model.VOCAB, tj)
             print("vocabulary", len(v), "learned", n)
         net = model.new_target(a.seed)
