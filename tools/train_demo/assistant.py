@@ -22,7 +22,8 @@ def draft_masks(pos, T):
 def step(a, m, x, hp, pos, masks, kv):
     """one draft step: tokens x [B,M], hidden hp [B,M,D] -> y (after the final norm), next hp"""
     u = torch.cat([m.model.embed_tokens(x), hp], -1)
-    y = a.model(inputs_embeds=a.pre_projection(u), attention_mask=masks, position_ids=pos, shared_kv_states=kv, use_cache=False).last_hidden_state
+    y = a.model(inputs_embeds=a.pre_projection(u), attention_mask=masks, position_ids=pos, shared_kv_states=kv, use_cache=False,
+                logits_to_keep=slice(None)).last_hidden_state       # not a number: keeps transformers from cutting rows
     return y, a.post_projection(y)
 
 

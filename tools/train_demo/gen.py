@@ -24,7 +24,7 @@ def held_hash(*parts):
 
 
 class Gen:
-    def __init__(self, seed, held=False, mix=2):
+    def __init__(self, seed, held=False, mix=3):
         self.r, self.held, self.mix = random.Random(seed), held, mix
 
     # ---- choices -------------------------------------------------------------------------------------------------
@@ -47,9 +47,18 @@ class Gen:
     def name(self):
         if self.held and self.chance(0.6):
             return self.one(NAMES_HELD)
+        if self.mix == 3 and not self.held and self.chance(0.35):
+            return self.word().capitalize()
         if self.held or self.chance(0.30):
             return self.one(SYLL_A) + "".join(self.one(SYLL_B) for _ in range(self.r.choice((1, 1, 2)))) + self.one(SYLL_C)
         return self.one(NAMES)
+
+    def word(self):
+        """a made-up word of any letters"""
+        c, v = "bcdfghjklmnpqrstvwxyz", "aeiouy"
+        w = "".join(self.one(c) + self.one(v) if self.chance(0.75) else self.one(v) + self.one(c) + self.one(c)
+                    for _ in range(self.r.choice((1, 2, 2, 3))))
+        return w + (self.one(c) if self.chance(0.4) else "")
 
     def names(self, n):
         out = []
@@ -113,7 +122,7 @@ class Gen:
         return [(q, [{"thought": th, "content": f"{a} {k} {b} = {c}."}])]
 
     def top(self):
-        return 50 if self.mix == 1 or not self.chance(0.8) else 20
+        return 50 if self.mix == 1 or not self.chance(0.8 if self.mix == 2 else 0.95) else 20
 
     def sums(self):
         """many small sums in one conversation"""
@@ -123,8 +132,10 @@ class Gen:
         """answers that repeat unusual words exactly"""
         turns = []
         for _ in range(self.r.randint(1, 4)):
-            k = self.r.randrange(3)
-            if k == 0:
+            k = self.r.randrange(3 if self.mix < 3 else 5)
+            if k > 2:
+                t = " ".join(self.word() for _ in range(self.r.randint(2, 8)))
+            elif k == 0:
                 t = " ".join(self.names(self.r.randint(3, 9)))
             elif k == 1:
                 t = ", ".join(self.names(self.r.randint(2, 6)))
@@ -292,7 +303,7 @@ class Gen:
         a, b = self.one(ARGS)
         if self.held:
             f = self.one(FUNCS_HELD)
-        elif self.mix == 2 and self.chance(0.4):
+        elif self.mix > 1 and self.chance(0.4):
             f = self.one([self.one(OBJECTS), self.one(ANIMALS), self.name().lower(), self.one(FUNCS) + "_" + self.one(OBJECTS)])
         elif self.chance(0.4):
             f = self.one(FUNCS)
@@ -534,8 +545,8 @@ def render(c):
     return out
 
 
-def stream(seed, mix=2):
-    """mix 1: the opening mixture; 2: more sums (smaller ones), copies and look-ups"""
+def stream(seed, mix=3):
+    """mix 1: the opening mixture; 2: more sums (smaller ones), copies and look-ups; 3: made-up words of any letters"""
     g = Gen(seed, mix=mix)
     while True:
         yield g.plain() if g.chance(0.03) else render(g.conversation())
@@ -545,7 +556,7 @@ if __name__ == "__main__":
     ap = argparse.ArgumentParser()
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--n", type=int, default=8)
-    ap.add_argument("--mix", type=int, default=2)
+    ap.add_argument("--mix", type=int, default=3)
     a = ap.parse_args()
     it = stream(a.seed, a.mix)
     for _ in range(a.n):

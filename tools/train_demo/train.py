@@ -181,7 +181,7 @@ def worker(rank, a, net, frozen, grads, counter, barrier, stats, stop, optpath):
             stop.value = frac
         barrier.wait()
         frac = stop.value
-        scale = min(1.0, (k - start + 1) / 30) * max(0.0, min(1.0, (1.0 - frac) / 0.4))
+        scale = min(1.0, (k - start + 1) / (5 if start else a.warmup)) * max(0.0, min(1.0, (1.0 - frac) / 0.4))
         opt.step(k, scale, k + 1)
         k += 1
         barrier.wait()
@@ -225,8 +225,9 @@ def main():
     ap.add_argument("--lr-adam", type=float, default=0.003)
     ap.add_argument("--nice", type=int, default=15)
     ap.add_argument("--save-every", type=float, default=240)
+    ap.add_argument("--warmup", type=int, default=30, help="steps")
     ap.add_argument("--max-steps", type=int, default=0)
-    ap.add_argument("--mix", type=int, default=2, help="mixture of kinds, see gen.py")
+    ap.add_argument("--mix", type=int, default=3, help="mixture of kinds, see gen.py")
     ap.add_argument("--resume", action="store_true")
     ap.add_argument("--compile", action="store_true")
     a = ap.parse_args()
