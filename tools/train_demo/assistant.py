@@ -94,3 +94,18 @@ def cluster_map(a):
     of[o] = torch.arange(o.numel()) // size
     a.cluster_of = of
     return of
+
+
+@torch.no_grad()
+def start_from(a, m):
+    """The assistant's space is a projection of the target's to begin with: its head is the target's seen through the
+    directions in which that varies most, the hidden state enters and leaves through them, a centroid is its cluster's mean."""
+    e = m.model.embed_tokens.weight.float()
+    _, u = torch.linalg.eigh(e.T @ e)
+    u = u[:, -a.config.get_text_config().hidden_size:]                  # [D,h]
+    D = e.shape[1]
+    a.model.embed_tokens.weight.copy_(e @ u)
+    a.pre_projection.weight[:, :D] = u.T
+    a.pre_projection.weight[:, D:] = u.T
+    a.post_projection.weight.copy_(u)
+    a.masked_embedding.centroids.weight.copy_((e @ u)[a.masked_embedding.token_ordering].view(model.CENTROIDS, -1, u.shape[1]).mean(1))

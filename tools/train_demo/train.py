@@ -251,6 +251,7 @@ def main():
         net = type(net).from_pretrained(a.out, dtype=torch.float32)
     elif frozen is not None:
         assistant.set_clusters(net, frozen)
+        assistant.start_from(net, frozen)
     if frozen is not None:
         assistant.cluster_map(net)
     net.tie_weights()
