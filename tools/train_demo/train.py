@@ -15,7 +15,7 @@ clock: constant, then linear to zero over the last 40 % of the minutes given. A 
 The assistant sees what it will see in use: at each position the target's final hidden state, the keys and values before
 the position, the next token; then it chains on its own hidden state and its own guesses at the same position, four times.
 """
-import argparse, json, math, os, random, sys, time
+import argparse, json, math, os, random, shutil, sys, time
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
@@ -290,6 +290,8 @@ def write_configs(a, net):
     json.dump(tok.tokenizer_config(), open(os.path.join(a.out, "tokenizer_config.json"), "w"), indent=2)
     net.generation_config.bos_token_id, net.generation_config.pad_token_id = 2, 0
     net.generation_config.eos_token_id = [1, 106, 50]
+    if a.what == "target":
+        shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), "chat_template.jinja"), a.out)
     if a.what == "assistant":
         net.generation_config.is_assistant = True
         net.generation_config.num_assistant_tokens = 3
