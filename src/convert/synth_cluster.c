@@ -90,6 +90,7 @@ static void pick_best(const float *scores, uint64_t n, uint64_t n_best, uint16_t
     float top[MAX_BEST];
     uint64_t have = 0;
     for (uint64_t c = 0; c < n; c++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): n_best >= 1, checked in td_cluster */
         if (have == n_best && !(scores[c] > top[have - 1])) continue;
         uint64_t at = have < n_best ? have++ : have - 1;
         for (; at > 0 && scores[c] > top[at - 1]; at--) {

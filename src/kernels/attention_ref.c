@@ -92,7 +92,7 @@ void td_attn_ref_keys(td_kv_type type, const attn_block *b, const uint8_t *block
         memcpy(tile, block + (size_t)half * steps * LANES * 2, (size_t)steps * LANES * 2);
         return;
     }
-    uint32_t per_word = f->bits == 3 ? 16 : 16 / f->bits, words = f->bits == 3 ? 3 : 1;
+    uint32_t per_word = f->bits == 3 ? 16 : 16u / f->bits, words = f->bits == 3 ? 3 : 1;
     size_t rows = (steps + per_word - 1) / per_word;
     const int8_t *c8 = (const int8_t *)block + (size_t)half * steps * LANES;
     const uint16_t *cw = (const uint16_t *)(const void *)block + half * rows * words * LANES;
@@ -116,7 +116,7 @@ void td_attn_ref_values(td_kv_type type, const attn_block *b, const uint8_t *blo
         memcpy(tile, block + (size_t)strip0 * PAIRS * LANES * 2, (size_t)(strip1 - strip0) * PAIRS * LANES * 2);
         return;
     }
-    uint32_t per_word = f->bits == 3 ? 16 : 16 / f->bits, words = f->bits == 3 ? 3 : 1;
+    uint32_t per_word = f->bits == 3 ? 16 : 16u / f->bits, words = f->bits == 3 ? 3 : 1;
     for (uint32_t strip = strip0; strip < strip1; strip++) {
         for (uint32_t pair = 0; pair < PAIRS; pair++) {
             for (uint32_t lane = 0; lane < LANES; lane++) {
@@ -210,7 +210,7 @@ void td_attn_ref_mix(const attn_mix_args *a) {
         if (a->beta[r] == 0.0f) continue;
         const int16_t *w = (const int16_t *)a->w + (size_t)r * W_STRIDE;
         float *o = a->o + (size_t)r * a->ldo;
-        float x[HALF];
+        float x[HALF] = {0};
         for (uint32_t page = a->page0; page < a->page1; page++) {
             const int16_t *v = a->strip[page];
             uint32_t sum[HALF] = {0};

@@ -105,6 +105,7 @@ void td_topk(const float *x, int64_t n, int64_t k, int32_t *idx, float *val) {
     int64_t have = 0;
     if (!idx && k > 256) k = 256;
     for (int64_t i = 0; i < n; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.ArraySubscript): k >= 1, and at is filled up to have */
         if (have == k && !(x[i] > x[at[k - 1]])) continue;
         int64_t j = have < k ? have++ : k - 1;
         for (; j > 0 && x[i] > x[at[j - 1]]; j--) at[j] = at[j - 1];

@@ -112,6 +112,7 @@ static void up_stage(td_team *t, int l, const td_acts *mid, const td_acts *ex_in
     for (int e = 0; e < n; e++)
         if (g->first[e + 1] > g->first[e]) active[n_active++] = e;
     /* Parts of an expert: about four units per thread in all. */
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): each row has gone to at least one expert, and there are rows */
     int64_t split = (4 * t->nth + n_active - 1) / n_active;
     if (split > nb) split = nb;
     int64_t per = (nb + split - 1) / split;

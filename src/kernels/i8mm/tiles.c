@@ -6,8 +6,8 @@
 
 #define FORM(form)                                                                                                     \
     TD_TILE_MM(form, 2)                                                                                                \
-    TD_TILE_MM(form, 3) TD_TILE_MM(form, 4) TD_TILE_MM(form, 5) TD_TILE_MM(form, 6) TD_TILE_MM(form, 7)                \
-        TD_TILE_MM(form, 8)
+    TD_TILE_MM(form, 3)                                                                                                \
+    TD_TILE_MM(form, 4) TD_TILE_MM(form, 5) TD_TILE_MM(form, 6) TD_TILE_MM(form, 7) TD_TILE_MM(form, 8)
 
 FORM(Q4_0)
 FORM(Q4_1)
