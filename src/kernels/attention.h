@@ -21,11 +21,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TD_ATTN_PAGE    64  /* positions of a page */
-#define TD_ATTN_CHUNK   256 /* positions with a common maximum: four pages */
-#define TD_ATTN_SPAN    16  /* chunks folded together */
-#define TD_ATTN_D_MAX   512 /* largest head */
-#define TD_ATTN_SCRATCH (1u << 20)
+#define TD_ATTN_PAGE  64  /* positions of a page */
+#define TD_ATTN_CHUNK 256 /* positions with a common maximum: four pages */
+#define TD_ATTN_SPAN  16  /* chunks folded together */
+#define TD_ATTN_D_MAX 512 /* largest head */
 
 /* Cache types. F16 and BF16 both select 16-bit integers with one f32 scale per head and position, whose error is at or
  * below that of IEEE half precision, without its range limits. The others are named after what they cost. */

@@ -145,8 +145,8 @@ static inline int32_t attn_round(float x) { /* nearest, ties to even; |x| < 2^22
     return i - 0x4b400000;
 }
 
-static inline int16_t attn_mulhrs(int32_t a, int32_t b) {
-    return (int16_t)((a * b + 0x4000) >> 15);
+static inline int16_t attn_mulhrs(int32_t a, int32_t factor) { /* a: 16 bits; factor: as the instruction reads it */
+    return (int16_t)((a * (int16_t)factor + 0x4000) >> 15);
 }
 
 /* Byte of a lane in a row of 64 codes of 8 bits: the order in which unpacking zeros and codes by 128-bit parts gives

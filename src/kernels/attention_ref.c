@@ -142,17 +142,20 @@ void td_attn_ref_turn(const int16_t *strip, uint32_t half, int16_t *tile) {
     }
 }
 
+/* acc[lane] += sum over steps of the two products of a 32-bit lane: a form that compilers vectorise. */
+static void dot(uint32_t *restrict acc, const int16_t *restrict a, const int16_t *restrict b, uint32_t n_step) {
+    for (uint32_t i = 0; i < n_step; i++, a += 2, b += LANES) {
+        int32_t x = a[0], y = a[1];
+        for (uint32_t p = 0; p < HALF; p++) acc[p] += (uint32_t)(x * b[2 * p]) + (uint32_t)(y * b[2 * p + 1]);
+    }
+}
+
 void td_attn_ref_score(const attn_score_args *a) {
     for (uint32_t r = 0; r < a->n_row; r++) {
-        const int16_t *q = (const int16_t *)a->q + (size_t)r * Q_STRIDE;
-        const int16_t *t = a->tile;
+        uint32_t sum[HALF] = {0};
+        dot(sum, (const int16_t *)a->q + (size_t)r * Q_STRIDE, a->tile, a->n_dim / 2);
         for (uint32_t p = 0; p < HALF; p++) {
-            uint32_t sum = 0;
-            for (uint32_t i = 0; i < a->n_dim / 2; i++) {
-                const int16_t *k = t + (size_t)i * LANES + 2 * p;
-                sum += (uint32_t)(q[2 * i] * k[0]) + (uint32_t)(q[2 * i + 1] * k[1]);
-            }
-            float s = (float)(int32_t)sum * a->q_scale[r] * a->scale[p], *to = a->s + (size_t)r * W_STRIDE + p;
+            float s = (float)(int32_t)sum[p] * a->q_scale[r] * a->scale[p], *to = a->s + (size_t)r * W_STRIDE + p;
             *to = a->add ? *to + s : s;
         }
     }
@@ -212,13 +215,8 @@ void td_attn_ref_mix(const attn_mix_args *a) {
         float *o = a->o + (size_t)r * a->ldo;
         float x[HALF] = {0};
         for (uint32_t page = a->page0; page < a->page1; page++) {
-            const int16_t *v = a->strip[page];
             uint32_t sum[HALF] = {0};
-            for (uint32_t j = 0; j < TD_ATTN_PAGE; j++) {
-                int32_t wj = w[page * TD_ATTN_PAGE + j];
-                for (uint32_t i = 0; i < HALF; i++)
-                    sum[i] += (uint32_t)(wj * v[(size_t)(j / 2) * LANES + 2 * i + j % 2]);
-            }
+            dot(sum, w + (size_t)page * TD_ATTN_PAGE, a->strip[page], PAIRS);
             for (uint32_t i = 0; i < HALF; i++)
                 x[i] = page == a->page0 ? (float)(int32_t)sum[i] : x[i] + (float)(int32_t)sum[i];
         }
