@@ -1,6 +1,8 @@
 /* OpenAI chat completions: the request of specification 3.9, and its answers and chunks. */
 #include "msg_impl.h"
 
+#include <stdio.h>
+
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 /* `functions` of the old interface; their choice is a string or {name}. */
@@ -10,7 +12,7 @@ static td_status read_tools(msg_reader *m) {
     const td_json *choice = td_json_get(r->body, "tool_choice");
     bool functions = !td_json_present(tools) && td_json_present(old);
     td_status s = td_chat_tools_read(functions ? old : tools, m->a, &r->tools, &r->n_tools, &r->n_dropped, m->err);
-    if (s != TD_OK && !r->param[0]) strcpy(r->param, functions ? "functions" : "tools");
+    if (s != TD_OK && !r->param[0]) snprintf(r->param, sizeof r->param, "%s", functions ? "functions" : "tools");
     if (s == TD_OK) s = msg_clean_tools(m);
     if (!td_json_present(choice) && functions) choice = td_json_get(r->body, "function_call");
     if (s == TD_OK) s = msg_read_tool_choice(m, choice);
@@ -52,7 +54,7 @@ td_status msg_read_chat(msg_request *out, const td_json *body, const msg_default
     td_status s = msg_read_common(m);
     if (s == TD_OK) {
         s = td_chat_messages_read(td_json_get(body, "messages"), a, &out->messages, &out->n_messages, err);
-        if (s != TD_OK && !out->param[0]) strcpy(out->param, "messages");
+        if (s != TD_OK && !out->param[0]) snprintf(out->param, sizeof out->param, "messages");
     }
     if (s == TD_OK) s = read_tools(m);
     if (s == TD_OK) s = msg_read_thinking(m, -1, "", NULL);
@@ -162,7 +164,7 @@ static bool put_usage(msg_writer *w, const msg_usage *u) {
         "\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,"
         "\"prompt_tokens_details\":{\"cached_tokens\":%lld},\"completion_tokens_details\":{"
         "\"reasoning_tokens\":%lld,\"accepted_prediction_tokens\":%lld,\"rejected_prediction_tokens\":%lld}}",
-        (long long)u->n_prompt, (long long)u->n_generated, (long long)(u->n_prompt + u->n_generated),
+        (long long)u->n_prompt, (long long)u->n_generated, (long long)u->n_prompt + u->n_generated,
         (long long)u->n_cached, (long long)u->n_reasoning, (long long)u->n_draft_accepted,
         (long long)u->n_draft_rejected);
 }

@@ -64,10 +64,10 @@ static bool put_response(msg_writer *w, const char *status, const char *reason, 
     if (!u) return msg_put(w, ",\"usage\":null}");
     return msg_put(
         w,
-        ",\"usage\":{\"input_tokens\":%lld,\"input_tokens_details\":{\"cached_tokens\":%lld},"
+        ",\"usage\":{\"input_tokens\":%lld,\"input_tokens_details\":{\"cached_tokens\":%lld,\"cache_write_tokens\":0},"
         "\"output_tokens\":%lld,\"output_tokens_details\":{\"reasoning_tokens\":%lld},\"total_tokens\":%lld}}",
         (long long)u->n_prompt, (long long)u->n_cached, (long long)u->n_generated, (long long)u->n_reasoning,
-        (long long)(u->n_prompt + u->n_generated));
+        (long long)u->n_prompt + u->n_generated);
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */

@@ -158,11 +158,11 @@ static bool channel_name_step(parser *p) {
     }
     while (n < left && n <= MAX_NAME && is_name_char(s[n])) n++;
     if (n == left && n <= MAX_NAME && !p->final) return false;
-    if (n && n <= MAX_NAME && n < left && s[n] == '\n') {
-        take_thought(p, n);
-        p->state = IN_CHANNEL_BREAK;
-    } else if (n >= 7 && memcmp(s, "thought", 7) == 0) {
+    if (n >= 7 && memcmp(s, "thought", 7) == 0) {
         take_thought(p, 7);
+        p->state = IN_CHANNEL_BREAK;
+    } else if (n && n <= MAX_NAME && n < left && s[n] == '\n') {
+        take_thought(p, n);
         p->state = IN_CHANNEL_BREAK;
     } else {
         if (n == left && n < 7 && memcmp(s, "thought", n) == 0) take_thought(p, n); /* the name was cut */

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MIN_ENTRY = 17 << 10 }; /* an arena takes its memory in blocks: the first of 16 KiB, later ones up to doubled */
+
 typedef struct entry {
     struct entry *next;
     td_arena *a; /* everything below */
@@ -126,7 +128,7 @@ td_status td_chat_replay_put(td_chat_replay *r, const td_chat_reply *reply, cons
     e->n_tokens = n_tokens;
     e->has_thought = contains(text, n_text, td_chat_mark_text(TD_MARK_CHANNEL));
     if (!copy(a, &e->text, text, n_text) || !fill(e, reply, ids)) goto fail;
-    e->n_bytes = td_arena_used(a) + sizeof *e;
+    e->n_bytes = 2 * td_arena_used(a) + MIN_ENTRY;
     pthread_mutex_lock(&r->lock);
     e->next = r->first;
     r->first = e;

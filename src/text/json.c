@@ -412,6 +412,7 @@ td_json *td_json_put(td_arena *a, td_json *object, td_slice key, const td_json *
 
 bool td_json_write_escaped(td_buf *out, const char *text, size_t n_bytes) {
     size_t done = 0;
+    if (!n_bytes) return true;
     for (size_t i = 0; i < n_bytes; i++) {
         unsigned char c = (unsigned char)text[i];
         if (c >= 0x20 && c != '"' && c != '\\') continue;

@@ -221,6 +221,7 @@ static void test_thoughts(void **state) {
         {"<|channel>thought\n\n a\n\n<channel|>\n\nx", "\n a\n|x|"},
         {"<|channel>thought\na\n<channel|>x<|channel>thought\nb\n<channel|> y", "a\n\nb|xy|"},
         {"<|channel>analysis\nhidden<channel|>x", "hidden|x|"},
+        {"<|channel>thoughtful\nx<channel|>y", "ful\nx|y|"},
         {"<|channel>I think so.<channel|>x", "I think so.|x|"},
         {"<|channel>thought\na<|channel>b<|channel>thought\nc<channel|>x", "abc|x|"},
         {"<|channel>thought\na\n", "a\n||"},
