@@ -235,9 +235,14 @@ static bool encode_rows(void *arg, uint64_t r0, uint64_t r1, uint8_t *dst) {
     int64_t bad = x ? -1 : -2;
     for (uint64_t r = r0; r < r1 && bad == -1; r++) {
         const float *imatrix = j->it->imatrix ? j->it->imatrix + r / t->ne[1] * j->k : NULL;
-        t->type->decode(src, x, (int64_t)j->k);
-        if (!fits(x, j->k, j->it->to->id)) bad = (int64_t)r;
-        if (bad == -1) j->it->to->encode(x, dst, (int64_t)j->k, 1, imatrix);
+        const float *row = x;
+        if (t->type->id == TD_TYPE_F32 && (uintptr_t)src % sizeof(float) == 0) {
+            row = (const float *)(const void *)src; /* as it lies in the file */
+        } else {
+            t->type->decode(src, x, (int64_t)j->k);
+        }
+        if (!fits(row, j->k, j->it->to->id)) bad = (int64_t)r;
+        if (bad == -1) j->it->to->encode(row, dst, (int64_t)j->k, 1, imatrix);
         src += j->from_row;
         dst += j->to_row;
     }

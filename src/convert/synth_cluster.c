@@ -67,9 +67,8 @@ typedef void (*score_fn)(const float *rows, uint64_t h, const float *ct, uint64_
 
 static score_fn choose_score(void) {
 #if defined(__x86_64__)
-    td_cpu_level level = td_cpu_current();
-    if (level >= TD_CPU_AVX512 && level < TD_CPU_NEON) return score_avx512;
-    if (level >= TD_CPU_AVX2 && level < TD_CPU_NEON) return score_avx2;
+    if (td_cpu_has(TD_CPU_AVX512)) return score_avx512;
+    if (td_cpu_has(TD_CPU_AVX2)) return score_avx2;
 #endif
     return score_any;
 }

@@ -152,24 +152,25 @@ void td_encode_q5_1(const float *src, void *dst, int64_t k, int64_t n_rows, cons
     encode_rows(src, dst, k, n_rows, imatrix, 24, encode_offset, 31);
 }
 
-/* Nearest, ties away from zero, exactly: v - trunc(v) is exact in this range. */
-static int round_away(float v) {
-    int t = trunc_int(v);
-    float r = v - (float)t;
-    return r >= 0.5f ? t + 1 : r <= -0.5f ? t - 1 : t;
-}
-
-/* Codes of Q8_0 and Q8_1 at `q`; returns the scale and the sum of the codes. */
+/* Codes of Q8_0 and Q8_1 at `q`; returns the scale and the sum of the codes. Written for the compiler's vectors: the
+ * largest magnitude is found on the bits, and rounding away from zero is a truncation after adding the float just below
+ * one half, which is exact for |v| < 2^23. */
 static float encode_int8(const float *x, uint8_t *q, int *sum) {
-    float amax = 0;
-    for (int j = 0; j < 32; j++) amax = fabsf(x[j]) > amax ? fabsf(x[j]) : amax;
-    float d = amax / 127.0f, id = reciprocal(d);
-    *sum = 0;
+    int32_t bits = 0, total = 0;
     for (int j = 0; j < 32; j++) {
-        int v = round_away(x[j] * id);
-        q[j] = (uint8_t)v;
-        *sum += v;
+        int32_t b = (int32_t)(td_f32_bits(x[j]) & 0x7fffffffu);
+        bits = b > bits ? b : bits;
     }
+    float d = td_bits_f32((uint32_t)bits) / 127.0f, id = reciprocal(d);
+    for (int j = 0; j < 32; j++) {
+        float v = x[j] * id;
+        v = v < 128.0f ? v : 128.0f; /* a NaN must not reach the cast */
+        v = v > -128.0f ? v : -128.0f;
+        int32_t c = (int32_t)(v + td_bits_f32(0x3effffffu | (td_f32_bits(v) & 0x80000000u)));
+        q[j] = (uint8_t)c;
+        total += c;
+    }
+    *sum = total;
     return d;
 }
 

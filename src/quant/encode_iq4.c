@@ -1,6 +1,7 @@
 /* Encoders of IQ4_NL and IQ4_XS: a scale over the 16-entry table, found by search (spec quant-formats.md 1.7). */
 #include "codec.h"
 #include "search.h"
+#include "search_lanes.h"
 
 #include "../base/half.h"
 
@@ -36,26 +37,6 @@ static void fit_sums(const float *x, const float *w, float inv, float *vx, float
     }
 }
 
-/* The scale of 32 values; codes of the last accepted trial are not kept, they follow from the scale. */
-static float fit(const float *x, const float *w) {
-    float smax = 0;
-    for (int i = 0; i < 32; i++) smax = fabsf(x[i]) > fabsf(smax) ? x[i] : smax;
-    if (!(fabsf(smax) >= TD_SEARCH_EPSILON)) return 0;
-    float vx, vv, d = smax / (float)-table[0];
-    fit_sums(x, w, 1 / d, &vx, &vv, NULL);
-    if (!(vv > 0)) return 0;
-    d = vx / vv;
-    float best = d * vx;
-    for (int k = -7; k <= 7; k++) {
-        fit_sums(x, w, ((float)k + (float)table[0]) / smax, &vx, &vv, NULL);
-        if (vv > 0 && vx * vx > best * vv) {
-            d = vx / vv;
-            best = d * vx;
-        }
-    }
-    return d;
-}
-
 static void block_weights(const float *x, const float *imatrix, float sigma2, float *w) {
     for (int i = 0; i < 32; i++) w[i] = imatrix ? imatrix[i] * sqrtf(sigma2 + x[i] * x[i]) : x[i] * x[i];
 }
@@ -70,22 +51,56 @@ static void pack(const uint8_t *code, uint8_t *b) {
     for (int j = 0; j < 16; j++) b[j] = (uint8_t)(code[j] | code[j + 16] << 4);
 }
 
-static void code_values(const float *x, float d, uint8_t *code) {
-    float inv = d != 0 ? 1 / d : 0;
-    for (int i = 0; i < 32; i++) code[i] = (uint8_t)nearest(x[i] * inv);
+/* Sixteen runs of 32 values: their scales and then the codes for the scales d that follow from them. */
+typedef struct group {
+    float xt[512], scale[16], d[16];
+    uint8_t code[16][32];
+} group;
+
+static void fit_group(const float *x, const float *imatrix, const float *sigma2, group *g) {
+    float wt[512], w[32];
+    for (int j = 0; j < TD_LANES; j++) {
+        block_weights(x + 32 * j, imatrix ? imatrix + 32 * j : NULL, sigma2[j], w);
+        for (int i = 0; i < 32; i++) {
+            g->xt[i * TD_LANES + j] = x[32 * j + i];
+            wt[i * TD_LANES + j] = w[i];
+        }
+    }
+    td_lanes()->iq4_fit(g->xt, wt, g->scale);
+}
+
+static void code_group(group *g) {
+    float inv[16];
+    uint8_t ct[512];
+    for (int j = 0; j < TD_LANES; j++) inv[j] = g->d[j] != 0 ? 1 / g->d[j] : 0;
+    td_lanes()->iq4_codes(g->xt, inv, ct);
+    for (int j = 0; j < TD_LANES; j++)
+        for (int i = 0; i < 32; i++) g->code[j][i] = ct[i * TD_LANES + j];
+}
+
+/* 512 values from position i of a row of k; what lies beyond the row is filled with zeros. */
+static const float *take_512(const float *row, int64_t i, int64_t k, float *store) {
+    if (!row || k - i >= 512) return row ? row + i : NULL;
+    memset(store, 0, 512 * sizeof *store);
+    memcpy(store, row + i, (size_t)(k - i) * sizeof *store);
+    return store;
 }
 
 void td_encode_iq4_nl(const float *src, void *dst, int64_t k, int64_t n_rows, const float *imatrix) {
     uint8_t *b = dst;
     for (int64_t r = 0; r < n_rows; r++, src += k) {
-        for (int64_t i = 0; i < k; i += 32, b += 18) {
-            float w[32];
-            uint8_t code[32];
-            block_weights(src + i, imatrix ? imatrix + i : NULL, 2.0f / 32.0f * sum_squares(src + i, 32), w);
-            float d = fit(src + i, w);
-            td_store_u16(b, td_f32_to_f16(d));
-            code_values(src + i, d, code);
-            pack(code, b + 2);
+        for (int64_t i = 0; i < k; i += 512) {
+            group g;
+            float xs[512], is[512], sigma2[16];
+            const float *x = take_512(src, i, k, xs), *imp = take_512(imatrix, i, k, is);
+            for (int j = 0; j < TD_LANES; j++) sigma2[j] = 2.0f / 32.0f * sum_squares(x + 32 * j, 32);
+            fit_group(x, imp, sigma2, &g);
+            memcpy(g.d, g.scale, sizeof g.d);
+            code_group(&g);
+            for (int j = 0; j < TD_LANES && i + 32 * j < k; j++, b += 18) {
+                td_store_u16(b, td_f32_to_f16(g.d[j]));
+                pack(g.code[j], b + 2);
+            }
         }
     }
 }
@@ -108,26 +123,28 @@ void td_encode_iq4_nl_fast(const float *src, void *dst, int64_t n) {
     }
 }
 
-static void encode_block_iq4_xs(const float *x, uint8_t *b, const float *imatrix) {
-    float scales[8], s_max = 0, sigma2 = 2.0f / 256.0f * sum_squares(x, 256);
-    for (int j = 0; j < 8; j++) {
-        float w[32];
-        block_weights(x + 32 * j, imatrix ? imatrix + 32 * j : NULL, sigma2, w);
-        scales[j] = fit(x + 32 * j, w);
-        if (fabsf(scales[j]) > fabsf(s_max)) s_max = scales[j];
-    }
+/* The common scale of a block's eight sub-blocks, and their six-bit factors. */
+static float settle_iq4_xs(const float *scale, int *factor, float *d_sub) {
+    float s_max = 0;
+    for (int j = 0; j < 8; j++) s_max = fabsf(scale[j]) > fabsf(s_max) ? scale[j] : s_max;
     float d = -s_max / 32.0f, id = d != 0 ? 1 / d : 0;
+    for (int j = 0; j < 8; j++) {
+        int l = td_round_even(id * scale[j]);
+        factor[j] = l < -32 ? -32 : l > 31 ? 31 : l;
+        d_sub[j] = d * (float)factor[j];
+    }
+    return d;
+}
+
+static void pack_iq4_xs(float d, const int *factor, uint8_t (*code)[32], uint8_t *b) {
     uint32_t high = 0;
-    memset(b, 0, 136);
+    memset(b, 0, 8);
     td_store_u16(b, td_f32_to_f16(d));
     for (int j = 0; j < 8; j++) {
-        int l = td_round_even(id * scales[j]);
-        l = l < -32 ? -32 : l > 31 ? 31 : l;
-        uint8_t code[32];
-        code_values(x + 32 * j, d * (float)l, code);
-        pack(code, b + 8 + 16 * j);
-        b[4 + j / 2] = (uint8_t)(b[4 + j / 2] | ((l + 32) & 15) << (4 * (j & 1)));
-        high |= (uint32_t)((l + 32) >> 4) << (2 * j);
+        int l = factor[j] + 32;
+        pack(code[j], b + 8 + 16 * j);
+        b[4 + j / 2] = (uint8_t)(b[4 + j / 2] | (l & 15) << (4 * (j & 1)));
+        high |= (uint32_t)(l >> 4) << (2 * j);
     }
     td_store_u16(b + 2, (uint16_t)high);
 }
@@ -135,6 +152,19 @@ static void encode_block_iq4_xs(const float *x, uint8_t *b, const float *imatrix
 void td_encode_iq4_xs(const float *src, void *dst, int64_t k, int64_t n_rows, const float *imatrix) {
     uint8_t *b = dst;
     for (int64_t r = 0; r < n_rows; r++, src += k) {
-        for (int64_t i = 0; i < k; i += 256, b += 136) encode_block_iq4_xs(src + i, b, imatrix ? imatrix + i : NULL);
+        for (int64_t i = 0; i < k; i += 512) {
+            group g;
+            float xs[512], is[512], sigma2[16], d[2];
+            int factor[16];
+            const float *x = take_512(src, i, k, xs), *imp = take_512(imatrix, i, k, is);
+            for (int j = 0; j < TD_LANES; j++) {
+                sigma2[j] = (j & 7) == 0 ? 2.0f / 256.0f * sum_squares(x + 32 * j, 256) : sigma2[j - 1];
+            }
+            fit_group(x, imp, sigma2, &g);
+            for (int s = 0; s < 2; s++) d[s] = settle_iq4_xs(g.scale + 8 * s, factor + 8 * s, g.d + 8 * s);
+            code_group(&g);
+            for (int s = 0; s < 2 && i + 256 * s < k; s++, b += 136)
+                pack_iq4_xs(d[s], factor + 8 * s, g.code + 8 * s, b);
+        }
     }
 }

@@ -3,6 +3,7 @@
  * Each finds a scale per sub-block by search, codes the scales, and takes the codes again with the scales as stored. */
 #include "codec.h"
 #include "search.h"
+#include "search_lanes.h"
 
 #include "../base/half.h"
 
@@ -41,10 +42,15 @@ static float code_scales(const float *x, int n, int nmax, uint8_t *code) {
     return max > 0 ? max / (float)nmax : 0;
 }
 
-/* The last pass of the types with minima: codes from the scales as stored. */
-static void recode_min(const float *x, int n, int nmax, float d, float m, uint8_t *code) {
-    if (d == 0) return;
-    for (int i = 0; i < n; i++) code[i] = (uint8_t)clamp_int(td_round_even((x[i] + m) / d), 0, nmax);
+/* x [16][n] to t [n][16] and back for codes: the searches work on sixteen sub-blocks at once. */
+static void transpose(const float *x, int n, float *t) {
+    for (int j = 0; j < TD_LANES; j++)
+        for (int i = 0; i < n; i++) t[i * TD_LANES + j] = x[j * n + i];
+}
+
+static void transpose_codes(const uint8_t *t, int n, uint8_t *code) {
+    for (int j = 0; j < TD_LANES; j++)
+        for (int i = 0; i < n; i++) code[j * n + i] = t[i * TD_LANES + j];
 }
 
 /* ---- Q4_K and Q5_K ---- */
@@ -54,36 +60,52 @@ typedef struct k45 { /* a block before packing */
     uint16_t d, dmin;
 } k45;
 
-static void search_k45(const float *x, int nmax, const float *imatrix, k45 *o) {
-    float scales[8], mins[8], sub_w[8], w[32], sigma2 = imatrix ? 2 * sum_squares(x, 256) / 256.0f : 0;
-    for (int j = 0; j < 8; j++) {
+/* Weights of 16 sub-blocks of 32 values, transposed like the values; sub_w: their sums. */
+static void weigh_k45(const float *x, const float *imatrix, float *w, float *sub_w) {
+    float row[32], sigma2 = 0;
+    for (int j = 0; j < TD_LANES; j++) {
         const float *xs = x + 32 * j;
         if (imatrix) {
-            importance_weights(imatrix + 32 * j, xs, sigma2, 32, w);
-            sub_w[j] = sum(w, 32);
-            scales[j] = td_search_qkx(xs, 32, nmax, w, -0.9f, 0.05f, 36, false, &mins[j], o->code + 32 * j);
+            if ((j & 7) == 0) sigma2 = 2 * sum_squares(xs, 256) / 256.0f;
+            importance_weights(imatrix + 32 * j, xs, sigma2, 32, row);
+            sub_w[j] = sum(row, 32);
         } else {
             float rms = sqrtf(sum_squares(xs, 32) / 32.0f);
-            for (int i = 0; i < 32; i++) w[i] = rms + fabsf(xs[i]);
-            bool four = nmax == 15;
-            scales[j] = td_search_qkx(xs, 32, nmax, w, four ? -1.0f : -0.5f, 0.1f, four ? 20 : 15, false, &mins[j],
-                                      o->code + 32 * j);
+            for (int i = 0; i < 32; i++) row[i] = rms + fabsf(xs[i]);
+        }
+        for (int i = 0; i < 32; i++) w[i * TD_LANES + j] = row[i];
+    }
+}
+
+/* Two blocks of 256 values, o[2]. */
+static void search_k45(const float *x, int nmax, const float *imatrix, k45 *o) {
+    const td_lane_fns *lanes = td_lanes();
+    float xt[512], w[512], scales[16], mins[16], sub_w[16], d[16], m[16];
+    uint8_t ct[512];
+    bool four = nmax == 15;
+    transpose(x, 32, xt);
+    weigh_k45(x, imatrix, w, sub_w);
+    if (imatrix) {
+        lanes->qkx(xt, w, 32, nmax, -0.9f, 0.05f, 36, false, scales, mins, ct);
+    } else {
+        lanes->qkx(xt, w, 32, nmax, four ? -1.0f : -0.5f, 0.1f, four ? 20 : 15, false, scales, mins, ct);
+    }
+    for (int k = 0; k < 2; k++) {
+        float *s = scales + 8 * k, *n = mins + 8 * k;
+        o[k].d = td_f32_to_f16(imatrix ? td_search_qp(s, 8, 63, sub_w + 8 * k, o[k].scale)
+                                       : code_scales(s, 8, 63, o[k].scale));
+        o[k].dmin =
+            td_f32_to_f16(imatrix ? td_search_qp(n, 8, 63, sub_w + 8 * k, o[k].min) : code_scales(n, 8, 63, o[k].min));
+        for (int j = 0; j < 8; j++) {
+            d[8 * k + j] = td_f16_to_f32(o[k].d) * (float)o[k].scale[j];
+            m[8 * k + j] = td_f16_to_f32(o[k].dmin) * (float)o[k].min[j];
         }
     }
-    float d, dmin;
-    if (imatrix) {
-        d = td_search_qp(scales, 8, 63, sub_w, o->scale);
-        dmin = td_search_qp(mins, 8, 63, sub_w, o->min);
-    } else {
-        d = code_scales(scales, 8, 63, o->scale);
-        dmin = code_scales(mins, 8, 63, o->min);
-    }
-    o->d = td_f32_to_f16(d);
-    o->dmin = td_f32_to_f16(dmin);
-    for (int j = 0; j < 8; j++) {
-        recode_min(x + 32 * j, 32, nmax, td_f16_to_f32(o->d) * (float)o->scale[j],
-                   td_f16_to_f32(o->dmin) * (float)o->min[j], o->code + 32 * j);
-    }
+    lanes->recode(xt, 32, d, m, 0, nmax, ct);
+    uint8_t code[512];
+    transpose_codes(ct, 32, code);
+    memcpy(o[0].code, code, 256);
+    memcpy(o[1].code, code + 256, 256);
 }
 
 static void pack_k45_scales(const k45 *o, uint8_t *b) {
@@ -102,37 +124,56 @@ static void pack_k45_nibbles(const k45 *o, uint8_t *b) {
     }
 }
 
+static void pack_q4_k(const k45 *o, uint8_t *b) {
+    td_store_u16(b, o->d);
+    td_store_u16(b + 2, o->dmin);
+    pack_k45_scales(o, b + 4);
+    pack_k45_nibbles(o, b + 16);
+}
+
+static void pack_q5_k(const k45 *o, uint8_t *b) {
+    td_store_u16(b, o->d);
+    td_store_u16(b + 2, o->dmin);
+    pack_k45_scales(o, b + 4);
+    for (int l = 0; l < 32; l++) {
+        int h = 0;
+        for (int j = 0; j < 8; j++) h |= (o->code[32 * j + l] >> 4) << j;
+        b[16 + l] = (uint8_t)h;
+    }
+    pack_k45_nibbles(o, b + 48);
+}
+
+/* Blocks go through the search in pairs; the last one of an odd row is searched beside itself. */
+static void encode_k45_row(const float *x, uint8_t *b, int64_t k, int nmax, const float *imatrix) {
+    size_t n_bytes = nmax == 15 ? 144 : 176;
+    for (int64_t i = 0; i < k; i += 512) {
+        k45 o[2];
+        float pair[512], weights[512];
+        const float *src = x + i, *imp = imatrix ? imatrix + i : NULL;
+        bool last = k - i < 512;
+        if (last) {
+            memcpy(pair, src, sizeof pair / 2);
+            memcpy(pair + 256, src, sizeof pair / 2);
+            if (imp) {
+                memcpy(weights, imp, sizeof weights / 2);
+                memcpy(weights + 256, imp, sizeof weights / 2);
+                imp = weights;
+            }
+            src = pair;
+        }
+        search_k45(src, nmax, imp, o);
+        for (int j = 0; j < (last ? 1 : 2); j++, b += n_bytes) (nmax == 15 ? pack_q4_k : pack_q5_k)(&o[j], b);
+    }
+}
+
 void td_encode_q4_k(const float *src, void *dst, int64_t k, int64_t n_rows, const float *imatrix) {
     uint8_t *b = dst;
-    for (int64_t r = 0; r < n_rows; r++, src += k) {
-        for (int64_t i = 0; i < k; i += 256, b += 144) {
-            k45 o;
-            search_k45(src + i, 15, imatrix ? imatrix + i : NULL, &o);
-            td_store_u16(b, o.d);
-            td_store_u16(b + 2, o.dmin);
-            pack_k45_scales(&o, b + 4);
-            pack_k45_nibbles(&o, b + 16);
-        }
-    }
+    for (int64_t r = 0; r < n_rows; r++) encode_k45_row(src + r * k, b + r * (k / 256 * 144), k, 15, imatrix);
 }
 
 void td_encode_q5_k(const float *src, void *dst, int64_t k, int64_t n_rows, const float *imatrix) {
     uint8_t *b = dst;
-    for (int64_t r = 0; r < n_rows; r++, src += k) {
-        for (int64_t i = 0; i < k; i += 256, b += 176) {
-            k45 o;
-            search_k45(src + i, 31, imatrix ? imatrix + i : NULL, &o);
-            td_store_u16(b, o.d);
-            td_store_u16(b + 2, o.dmin);
-            pack_k45_scales(&o, b + 4);
-            for (int l = 0; l < 32; l++) {
-                int h = 0;
-                for (int j = 0; j < 8; j++) h |= (o.code[32 * j + l] >> 4) << j;
-                b[16 + l] = (uint8_t)h;
-            }
-            pack_k45_nibbles(&o, b + 48);
-        }
-    }
+    for (int64_t r = 0; r < n_rows; r++) encode_k45_row(src + r * k, b + r * (k / 256 * 176), k, 31, imatrix);
 }
 
 /* ---- Q2_K and Q3_K: two-bit planes ---- */
@@ -146,19 +187,27 @@ static void pack_two_bits(const uint8_t *code, uint8_t *b) {
     }
 }
 
+/* Importance weights of 16 sub-blocks of 16 values, transposed; sub_w: their sums. */
+static void weigh_16(const float *x, const float *imatrix, float sigma2, float *w, float *sub_w) {
+    for (int j = 0; j < TD_LANES; j++) {
+        float row[16];
+        importance_weights(imatrix + 16 * j, x + 16 * j, sigma2, 16, row);
+        sub_w[j] = sum(row, 16);
+        for (int i = 0; i < 16; i++) w[i * TD_LANES + j] = row[i];
+    }
+}
+
 static void encode_block_q2_k(const float *x, uint8_t *b, const float *imatrix) {
-    uint8_t code[256], scale[16], min[16];
-    float scales[16], mins[16], sub_w[16], w[16], sigma2 = imatrix ? sum_squares(x, 256) / 256.0f : 0;
-    for (int j = 0; j < 16; j++) {
-        const float *xs = x + 16 * j;
-        if (imatrix) {
-            importance_weights(imatrix + 16 * j, xs, sigma2, 16, w);
-            sub_w[j] = sum(w, 16);
-            scales[j] = td_search_qkx(xs, 16, 3, w, -0.9f, 0.05f, 36, false, &mins[j], code + 16 * j);
-        } else {
-            for (int i = 0; i < 16; i++) w[i] = fabsf(xs[i]);
-            scales[j] = td_search_qkx(xs, 16, 3, w, -0.5f, 0.1f, 15, true, &mins[j], code + 16 * j);
-        }
+    const td_lane_fns *lanes = td_lanes();
+    uint8_t code[256], ct[256], scale[16], min[16];
+    float xt[256], w[256], scales[16], mins[16], sub_w[16], ds[16], ms[16];
+    transpose(x, 16, xt);
+    if (imatrix) {
+        weigh_16(x, imatrix, sum_squares(x, 256) / 256.0f, w, sub_w);
+        lanes->qkx(xt, w, 16, 3, -0.9f, 0.05f, 36, false, scales, mins, ct);
+    } else {
+        for (int i = 0; i < 256; i++) w[i] = fabsf(xt[i]);
+        lanes->qkx(xt, w, 16, 3, -0.5f, 0.1f, 15, true, scales, mins, ct);
     }
     float d = imatrix ? td_search_qp(scales, 16, 15, sub_w, scale) : code_scales(scales, 16, 15, scale);
     float dmin = imatrix ? td_search_qp(mins, 16, 15, sub_w, min) : code_scales(mins, 16, 15, min);
@@ -168,8 +217,11 @@ static void encode_block_q2_k(const float *x, uint8_t *b, const float *imatrix) 
     dmin = td_f16_to_f32(td_load_u16(b + 82));
     for (int j = 0; j < 16; j++) {
         b[j] = (uint8_t)(scale[j] | min[j] << 4);
-        recode_min(x + 16 * j, 16, 3, d * (float)scale[j], dmin * (float)min[j], code + 16 * j);
+        ds[j] = d * (float)scale[j];
+        ms[j] = dmin * (float)min[j];
     }
+    lanes->recode(xt, 16, ds, ms, 0, 3, ct);
+    transpose_codes(ct, 16, code);
     pack_two_bits(code, b + 16);
 }
 
@@ -196,21 +248,17 @@ static void pack_q3_scales(const uint8_t *scale, uint8_t *b) {
 }
 
 static void encode_block_q3_k(const float *x, uint8_t *b, const float *imatrix) {
-    uint8_t code[256], scale[16];
-    float scales[16], sub_w[16], w[16], d, sigma2 = imatrix ? 2 * sum_squares(x, 256) / 256.0f : 0;
-    for (int j = 0; j < 16; j++) {
-        if (imatrix) {
-            importance_weights(imatrix + 16 * j, x + 16 * j, sigma2, 16, w);
-            sub_w[j] = sum(w, 16);
-            scales[j] = td_search_qx(x + 16 * j, 16, 4, w, code + 16 * j);
-        } else {
-            scales[j] = td_search_q3(x + 16 * j, 16, 4, code + 16 * j);
-        }
-    }
+    const td_lane_fns *lanes = td_lanes();
+    uint8_t code[256], ct[256], scale[16];
+    float xt[256], w[256], scales[16], sub_w[16], ds[16], d;
+    transpose(x, 16, xt);
     memset(b, 0, 110);
     if (imatrix) {
+        weigh_16(x, imatrix, 2 * sum_squares(x, 256) / 256.0f, w, sub_w);
+        lanes->qx(xt, w, 16, 4, scales, ct);
         d = td_search_qx(scales, 16, 32, sub_w, scale);
     } else {
+        lanes->q3(xt, 16, 4, scales, ct);
         float s_max = extreme(scales, 16), s = s_max != 0 ? -32.0f / s_max : 0;
         for (int j = 0; j < 16; j++) {
             scale[j] = s != 0 ? (uint8_t)(clamp_int(td_round_even(s * scales[j]), -32, 31) + 32) : 0;
@@ -220,13 +268,9 @@ static void encode_block_q3_k(const float *x, uint8_t *b, const float *imatrix) 
     td_store_u16(b + 108, td_f32_to_f16(d));
     d = td_f16_to_f32(td_load_u16(b + 108));
     pack_q3_scales(scale, b + 96);
-    for (int j = 0; j < 16; j++) {
-        float ds = d * (float)(scale[j] - 32);
-        if (ds == 0) continue;
-        for (int i = 16 * j; i < 16 * j + 16; i++) {
-            code[i] = (uint8_t)(clamp_int(td_round_even(x[i] / ds), -4, 3) + 4);
-        }
-    }
+    for (int j = 0; j < 16; j++) ds[j] = d * (float)(scale[j] - 32);
+    lanes->recode(xt, 16, ds, NULL, -4, 3, ct);
+    transpose_codes(ct, 16, code);
     for (int v = 0; v < 256; v++) b[v & 31] = (uint8_t)(b[v & 31] | (code[v] >> 2) << (v >> 5));
     pack_two_bits(code, b + 32);
 }
@@ -241,11 +285,12 @@ void td_encode_q3_k(const float *src, void *dst, int64_t k, int64_t n_rows, cons
 /* ---- Q6_K ---- */
 
 static void encode_block_q6_k(const float *x, uint8_t *b, const float *imatrix) {
-    uint8_t code[256];
-    float scales[16];
-    for (int j = 0; j < 16; j++) {
-        scales[j] = td_search_qx(x + 16 * j, 16, 32, imatrix ? imatrix + 16 * j : NULL, code + 16 * j);
-    }
+    const td_lane_fns *lanes = td_lanes();
+    uint8_t code[256], ct[256];
+    float xt[256], w[256], scales[16], ds[16];
+    transpose(x, 16, xt);
+    if (imatrix) transpose(imatrix, 16, w);
+    lanes->qx(xt, imatrix ? w : NULL, 16, 32, scales, ct);
     memset(b, 0, 210);
     float s_max = extreme(scales, 16);
     if (!(fabsf(s_max) >= TD_SEARCH_EPSILON)) return;
@@ -256,12 +301,10 @@ static void encode_block_q6_k(const float *x, uint8_t *b, const float *imatrix) 
         int sc = td_round_even(s * scales[j]);
         sc = sc < 127 ? sc : 127;
         b[192 + j] = (uint8_t)sc;
-        float ds = d * (float)sc;
-        if (ds == 0) continue;
-        for (int i = 16 * j; i < 16 * j + 16; i++) {
-            code[i] = (uint8_t)(clamp_int(td_round_even(x[i] / ds), -32, 31) + 32);
-        }
+        ds[j] = d * (float)sc;
     }
+    lanes->recode(xt, 16, ds, NULL, -32, 31, ct);
+    transpose_codes(ct, 16, code);
     for (int v = 0; v < 256; v++) {
         int half = v >> 7, r = v & 127;
         uint8_t *lo = &b[64 * half + (r & 63)], *hi = &b[128 + 32 * half + (r & 31)];
