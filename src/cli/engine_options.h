@@ -9,7 +9,7 @@
 typedef struct td_engine_flags {
     const char *model, *draft;
     int64_t n_ctx, n_batch, n_ubatch, n_threads, n_threads_batch, n_slots, prefill_ms;
-    bool pin, pack, check_tensors, context_shift, quiet, swa_full;
+    bool pin, pack, check_tensors, context_shift, quiet;
     const char *pack_cache;
     const char *type_k, *type_v, *type_k_swa, *type_v_swa;
     int64_t cache_ram_mib, n_checkpoints, cache_reuse;
@@ -20,7 +20,6 @@ typedef struct td_engine_flags {
     bool spec_fixed, spec_default;
     int spec_accept;
     const char *spec_trace;
-    int verbosity;
     int64_t log_verbosity;
     int n_logit_rows; /* set by the command */
     bool verbose;

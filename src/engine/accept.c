@@ -225,6 +225,7 @@ void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns) {
     td_job *j = s->job;
     emission m = {.probs = j->params.n_probs > 0 ? e->probs : NULL}; /* reserved when the job started */
     int64_t now = td_clock_ns();
+    uint64_t *ns_accept = s->draft.source == TD_DRAFT_NGRAM ? &e->counters.ngram.ns_accept : &e->counters.mtp.ns_accept;
     bool first = s->phase == TD_SLOT_PROMPT;
     if (first) {
         s->draft.n = 0;
@@ -246,6 +247,7 @@ void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns) {
     } else {
         count(e, s, &m, step_ns);
         keep(e, s, &m);
+        if (s->draft.n > 0) *ns_accept += (uint64_t)(td_clock_ns() - now);
     }
     if (m.finish == TD_FINISH_NONE) m.finish = limits(e, s);
     td_timings *t = &j->now.timings;

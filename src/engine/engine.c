@@ -8,6 +8,7 @@
 #include "../file/gguf.h"
 #include "../text/vocab_file.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,28 @@ static td_status check(const td_engine_params *p, td_error *err) {
     return TD_OK;
 }
 
+/* --check-tensors: every weight decodes to a finite number. */
+static td_status check_tensors(const td_gguf *g, td_error *err) {
+    enum { CHUNK = 4096 };
+    float values[CHUNK];
+    for (size_t i = 0; i < td_gguf_n_tensors(g); i++) {
+        const td_gguf_tensor *t = td_gguf_tensor_at(g, i);
+        if (!t->type->decode) continue; /* integers */
+        const uint8_t *at = t->data;
+        size_t step = (size_t)(CHUNK / t->type->block) * t->type->bytes;
+        for (size_t done = 0; done < t->n_bytes; done += step) {
+            size_t n_bytes = t->n_bytes - done < step ? t->n_bytes - done : step;
+            int64_t n = (int64_t)(n_bytes / t->type->bytes) * (int64_t)t->type->block;
+            t->type->decode(at + done, values, n);
+            for (int64_t k = 0; k < n; k++)
+                if (!isfinite(values[k]))
+                    return td_fail(err, TD_ERR_FORMAT, t->offset + done, "tensor %s holds a value that is not finite",
+                                   t->name);
+        }
+    }
+    return TD_OK;
+}
+
 static td_status load(td_engine *e, td_error *err) {
     const td_engine_params *p = &e->params;
     td_pool_options pool = {.n_threads = p->n_threads, .pin = p->pin_threads};
@@ -61,6 +84,7 @@ static td_status load(td_engine *e, td_error *err) {
                              .progress = p->progress,
                              .progress_user = p->progress_user};
     if ((status = td_model_load(&e->model, &file, err))) return status;
+    if (p->check_tensors && (status = check_tensors(td_model_gguf(e->model), err))) return status;
     if ((status = td_vocab_from_gguf(&e->vocab, td_model_gguf(e->model), err))) {
         td_error_prefix(err, "%s", e->model_path);
         return status;
@@ -102,6 +126,17 @@ static td_status reserve(td_engine *e, td_error *err) {
                         .type_k_sliding = kv_type(p->type_k_swa),
                         .type_v_sliding = kv_type(p->type_v_swa)};
     td_status status = td_model_kv_create(&e->kv, e->model, &kv, err);
+    td_kv_usage use;
+    if (!status && p->cache_ram >= 0) { /* checkpoints within the limit that was given for them */
+        td_kv_get_usage(e->kv, &use);
+        uint64_t most = use.bytes_window > 0 ? (uint64_t)p->cache_ram / use.bytes_window : kv.n_checkpoint;
+        if (most < kv.n_checkpoint) {
+            td_kv_destroy(e->kv);
+            e->kv = NULL;
+            kv.n_checkpoint = (uint32_t)most;
+            status = td_model_kv_create(&e->kv, e->model, &kv, err);
+        }
+    }
     if (status) return status;
     e->max_rows = p->n_batch + p->n_slots * (TD_MAX_DRAFT + 1);
     int deepest = p->spec.n_max, n_out = p->n_slots * (deepest + 1);

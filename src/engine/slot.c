@@ -175,7 +175,24 @@ void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
     td_job_progress(j);
 }
 
-static void log_timings(const td_slot *s, const td_job *j) {
+/* The counters of one source since start, in llama.cpp's words. */
+static void log_statistics(const char *type, const td_spec_counters *c) {
+    char rates[256] = "";
+    size_t n = 0;
+    double calls = c->calls_accept > 0 ? (double)c->calls_accept : 1;
+    for (int i = 0; i < TD_MAX_DRAFT && (i == 0 || c->accepted_at[i] > 0) && n + 10 < sizeof rates; i++)
+        n += (size_t)snprintf(rates + n, sizeof rates - n, i ? ", %.3f" : "%.3f", (double)c->accepted_at[i] / calls);
+    td_log(
+        TD_LOG_INFO,
+        "statistics %16s: #calls(b,g,a) = %4zu %6zu %6zu, #gen drafts = %6zu, #acc drafts = %5zu, #gen tokens = %6zu, "
+        "#acc tokens = %5zu, #mean acc len = %.2f, #acc rate/pos = (%s), dur(b,g,a) = %.3f, %.3f, %.3f ms",
+        type, (size_t)c->calls_begin, (size_t)c->calls_draft, (size_t)c->calls_accept, (size_t)c->drafts,
+        (size_t)c->drafts_accepted, (size_t)c->tokens, (size_t)c->tokens_accepted,
+        1 + (double)c->tokens_accepted / calls, rates, (double)c->ns_begin * 1e-6, (double)c->ns_draft * 1e-6,
+        (double)c->ns_accept * 1e-6);
+}
+
+static void log_timings(const td_engine *e, const td_slot *s, const td_job *j) {
     const td_timings *t = &j->now.timings;
     int n = t->predicted_n > 0 ? t->predicted_n : 1, m = t->prompt_n > 0 ? t->prompt_n : 1;
     td_log(TD_LOG_INFO,
@@ -196,11 +213,20 @@ static void log_timings(const td_slot *s, const td_job *j) {
            "%5.2f",
            s->id, j->id, (double)t->draft_n_accepted / t->draft_n, t->draft_n_accepted, t->draft_n,
            1.0 + (double)t->draft_n_accepted / (t->draft_rounds > 0 ? t->draft_rounds : 1));
+    char rates[256] = "";
+    size_t len = 0;
+    for (int i = 0; i < TD_MAX_DRAFT && t->accepted_at[i] > 0 && len + 10 < sizeof rates; i++)
+        len += (size_t)snprintf(rates + len, sizeof rates - len, i ? ", %.3f" : "%.3f",
+                                (double)t->accepted_at[i] / (t->draft_rounds > 0 ? t->draft_rounds : 1));
+    td_log(TD_LOG_TRACE, "slot print_timing: id %2d | task %d |      acc per pos = (%s)", s->id, j->id, rates);
+    if (e->counters.mtp.drafts > 0) log_statistics("draft-mtp", &e->counters.mtp);
+    if (e->counters.ngram.drafts > 0) log_statistics("ngram-simple", &e->counters.ngram);
+    if (e->counters.grammar.drafts > 0) log_statistics("grammar", &e->counters.grammar);
 }
 
 void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error *error) {
     td_job *j = s->job;
-    log_timings(s, j);
+    log_timings(e, s, j);
     td_log(TD_LOG_INFO, "slot release: id %2d | task %d | stop processing: n_tokens = %d, truncated = %d", s->id, j->id,
            s->n_tokens, j->now.truncated);
     /* What the assistant was ahead of is cut off: the cache holds exactly `tokens`. */
