@@ -1,5 +1,7 @@
 /* Runs a fuzz target without libFuzzer: each file of a folder as it is, then a number of mutations of it made by a
  * fixed generator. Usage: PROGRAM FOLDER [MUTATIONS per file]. */
+#include "../tests/share.h"
+
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -89,7 +91,7 @@ int main(int argc, char **argv) {
         char path[1024];
         if (e->d_name[0] == '.') continue;
         snprintf(path, sizeof path, "%s/%s", argv[1], e->d_name);
-        failed |= run_file(path, argc > 2 ? atol(argv[2]) : 0);
+        failed |= run_file(path, argc > 2 ? test_share(atoi(argv[2]), 1) : 0);
         n_files++;
     }
     closedir(d);

@@ -2,6 +2,7 @@
  * house rule: a row gives the same bits alone, in any batch, with any number of threads' worth of cuts. */
 #include "kernels/attention_ops.h"
 
+#include "../share.h"
 #include "attn_world.h"
 
 #include "base/cpu.h"
@@ -81,11 +82,13 @@ static double check_case(const shape_case *c, const world *w, const float *q, co
 
 static void test_oracle(void **state) {
     (void)state;
+    int every = 100 / test_share(100, 10);
     for (int l = 0; l < N_LEVELS; l++) {
         const attn_ops *ops = td_attn_ops_for(levels[l]);
         if (!ops || (l > 0 && ops == td_attn_ops_for(levels[l - 1]))) continue;
         td_attn_ops_override(ops);
-        for (int i = l % 3; i < N_CASES; i += ops == &td_attn_ops_ref ? 1 : 3) { /* test_identity has them all */
+        for (int i = l % 3; i < N_CASES;
+             i += every * (ops == &td_attn_ops_ref ? 1 : 3)) { /* test_identity has them all */
             const shape_case *c = &cases[i];
             world w;
             world_make(&w, c->k, c->v, c->n_kv, c->d, c->n_pos, c->rotated);
@@ -113,7 +116,7 @@ static void test_oracle(void **state) {
 /* Every set gives the bits of ref; every cut and every batch gives the bits of a row alone. */
 static void test_identity(void **state) {
     (void)state;
-    for (int i = 0; i < N_CASES; i++) {
+    for (int i = 0; i < N_CASES; i += 100 / test_share(100, 10)) {
         const shape_case *c = &cases[i];
         td_attn_ops_override(&td_attn_ops_ref);
         world w;
@@ -184,7 +187,8 @@ static void test_store(void **state) {
 static void test_exp(void **state) {
     (void)state;
     double worst = 0;
-    for (uint32_t bits = 0x80000000u; bits <= 0xc2ae0000u; bits += 61) { /* -0 to -87 */
+    uint32_t step = 61u * (100u / (uint32_t)test_share(100, 1));
+    for (uint32_t bits = 0x80000000u; bits <= 0xc2ae0000u; bits += step) { /* -0 to -87 */
         float x;
         memcpy(&x, &bits, sizeof x);
         double want = exp((double)x), got = (double)td_attn_ops_ref.exp(x);

@@ -3,6 +3,8 @@
  * held is decoded and compared with what recomputation at its position gives. */
 #include "kv/kv.h"
 
+#include "../share.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -183,6 +185,7 @@ static void do_restore(model *m, uint32_t slot) {
 static void walk(td_kv_type full, td_kv_type sliding, double tolerance, bool sliding_full, uint32_t n_step) {
     model m;
     model_make(&m, full, sliding, tolerance, sliding_full);
+    n_step = (uint32_t)test_share((int)n_step, 40);
     static const char *const names[] = {"append",  "append",     "draft",   "truncate", "copy",
                                         "discard", "checkpoint", "restore", "clear"};
     for (uint32_t step = 0; step < n_step; step++) {
