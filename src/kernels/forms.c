@@ -13,23 +13,23 @@ enum { COPY = TD_FIELD_COPY, FLIP = TD_FIELD_FLIP, MASKS = TD_FIELD_MASKS };
 
 /* clang-format off */
 static const td_form forms[] = {
-    {TD_FORM_F32, TD_TYPE_F32, 1, 4, TD_ACTS_F32, 1, {{0, 4, 4, COPY}}},
-    {TD_FORM_F16, TD_TYPE_F16, 1, 2, TD_ACTS_F32, 1, {{0, 2, 2, COPY}}},
-    {TD_FORM_BF16, TD_TYPE_BF16, 1, 2, TD_ACTS_F32, 1, {{0, 2, 2, COPY}}},
-    {TD_FORM_Q4_0, TD_TYPE_Q4_0, 32, 18, I8, 2, {{0, 2, 2, COPY}, {2, 16, 4, COPY}}},
-    {TD_FORM_Q4_1, TD_TYPE_Q4_1, 32, 20, I8X, 2, {{0, 4, 2, COPY}, {4, 16, 4, COPY}}},
-    {TD_FORM_Q5_0, TD_TYPE_Q5_0, 32, 22, I8, 3, {{0, 2, 2, COPY}, {2, 4, 4, MASKS}, {6, 16, 4, COPY}}},
-    {TD_FORM_Q5_1, TD_TYPE_Q5_1, 32, 24, I8X, 3, {{0, 4, 2, COPY}, {4, 4, 4, MASKS}, {8, 16, 4, COPY}}},
-    {TD_FORM_Q8_0, TD_TYPE_Q8_0, 32, 34, I8, 2, {{0, 2, 2, COPY}, {2, 32, 4, FLIP}}},
-    {TD_FORM_IQ4_NL, TD_TYPE_IQ4_NL, 32, 18, I8, 2, {{0, 2, 2, COPY}, {2, 16, 4, COPY}}},
-    {TD_FORM_Q2_K, TD_TYPE_Q2_K, 256, 84, I8X, 3, {{0, 16, 1, COPY}, {16, 64, 4, COPY}, {80, 4, 2, COPY}}},
-    {TD_FORM_Q3_K, TD_TYPE_Q3_K, 256, 110, I8X, 3, {{0, 96, 4, COPY}, {96, 12, 1, COPY}, {108, 2, 2, COPY}}},
-    {TD_FORM_Q4_K, TD_TYPE_Q4_K, 256, 144, I8X, 3, {{0, 4, 2, COPY}, {4, 12, 1, COPY}, {16, 128, 4, COPY}}},
-    {TD_FORM_Q5_K, TD_TYPE_Q5_K, 256, 176, I8X, 3, {{0, 4, 2, COPY}, {4, 12, 1, COPY}, {16, 160, 4, COPY}}},
-    {TD_FORM_Q6_K, TD_TYPE_Q6_K, 256, 210, I8X, 3, {{0, 192, 4, COPY}, {192, 16, 1, COPY}, {208, 2, 2, COPY}}},
-    {TD_FORM_IQ4_XS, TD_TYPE_IQ4_XS, 256, 136, I8, 3, {{0, 4, 2, COPY}, {4, 4, 1, COPY}, {8, 128, 4, COPY}}},
-    {TD_FORM_TQ3_1S, TD_TYPE_TQ3_1S, 32, 16, WHT, 2, {{0, 4, 2, COPY}, {4, 12, 4, TD_FIELD_THREES}}},
-    {TD_FORM_TQ4_1S, TD_TYPE_TQ4_1S, 32, 20, WHT, 2, {{0, 4, 2, COPY}, {4, 16, 4, TD_FIELD_HALVES}}},
+    {TD_FORM_F32, TD_TYPE_F32, 1, 4, TD_ACTS_F32, 1, {{0, 4, 4, COPY, 0}}},
+    {TD_FORM_F16, TD_TYPE_F16, 1, 2, TD_ACTS_F32, 1, {{0, 2, 2, COPY, 0}}},
+    {TD_FORM_BF16, TD_TYPE_BF16, 1, 2, TD_ACTS_F32, 1, {{0, 2, 2, COPY, 0}}},
+    {TD_FORM_Q4_0, TD_TYPE_Q4_0, 32, 18, I8, 2, {{0, 2, 2, COPY, 0}, {2, 16, 4, COPY, 2}}},
+    {TD_FORM_Q4_1, TD_TYPE_Q4_1, 32, 20, I8X, 2, {{0, 4, 2, COPY, 0}, {4, 16, 4, COPY, 4}}},
+    {TD_FORM_Q5_0, TD_TYPE_Q5_0, 32, 22, I8, 3, {{0, 2, 2, COPY, 0}, {2, 4, 4, MASKS, 2}, {6, 16, 4, COPY, 6}}},
+    {TD_FORM_Q5_1, TD_TYPE_Q5_1, 32, 24, I8X, 3, {{0, 4, 2, COPY, 0}, {4, 4, 4, MASKS, 4}, {8, 16, 4, COPY, 8}}},
+    {TD_FORM_Q8_0, TD_TYPE_Q8_0, 32, 34, I8, 2, {{0, 2, 2, COPY, 0}, {2, 32, 4, FLIP, 2}}},
+    {TD_FORM_IQ4_NL, TD_TYPE_IQ4_NL, 32, 18, I8, 2, {{0, 2, 2, COPY, 0}, {2, 16, 4, COPY, 2}}},
+    {TD_FORM_Q2_K, TD_TYPE_Q2_K, 256, 84, I8X, 3, {{80, 4, 2, COPY, 0}, {0, 16, 1, COPY, 4}, {16, 64, 4, COPY, 20}}},
+    {TD_FORM_Q3_K, TD_TYPE_Q3_K, 256, 110, I8X, 3, {{108, 2, 2, COPY, 0}, {96, 12, 1, COPY, 2}, {0, 96, 4, COPY, 14}}},
+    {TD_FORM_Q4_K, TD_TYPE_Q4_K, 256, 144, I8X, 3, {{0, 4, 2, COPY, 0}, {4, 12, 1, COPY, 4}, {16, 128, 4, COPY, 16}}},
+    {TD_FORM_Q5_K, TD_TYPE_Q5_K, 256, 176, I8X, 3, {{0, 4, 2, COPY, 0}, {4, 12, 1, COPY, 4}, {16, 160, 4, COPY, 16}}},
+    {TD_FORM_Q6_K, TD_TYPE_Q6_K, 256, 210, I8X, 8, {{208, 2, 2, COPY, 0}, {192, 16, 1, COPY, 2}, {0, 32, 4, COPY, 18}, {128, 32, 4, COPY, 50}, {32, 32, 4, COPY, 82}, {64, 32, 4, COPY, 114}, {160, 32, 4, COPY, 146}, {96, 32, 4, COPY, 178}}},
+    {TD_FORM_IQ4_XS, TD_TYPE_IQ4_XS, 256, 136, I8, 3, {{0, 4, 2, COPY, 0}, {4, 4, 1, COPY, 4}, {8, 128, 4, COPY, 8}}},
+    {TD_FORM_TQ3_1S, TD_TYPE_TQ3_1S, 32, 16, WHT, 2, {{0, 4, 2, COPY, 0}, {4, 12, 4, TD_FIELD_THREES, 4}}},
+    {TD_FORM_TQ4_1S, TD_TYPE_TQ4_1S, 32, 20, WHT, 2, {{0, 4, 2, COPY, 0}, {4, 16, 4, TD_FIELD_HALVES, 4}}},
 };
 /* clang-format on */
 static const td_form generic = {.id = TD_FORM_GENERIC, .acts = TD_ACTS_F32};
@@ -150,7 +150,7 @@ void td_form_pack_group(const td_form *f, uint8_t *dst, const uint8_t *const row
         for (int i = 0; i < f->n_fields; i++) {
             const td_field *e = &f->field[i];
             for (int r = 0; r < TD_GROUP; r++) src[r] = rows[r] ? rows[r] + (size_t)b * f->bytes + e->offset : zeros;
-            pack_field(dst + 16 * e->offset, src, e);
+            pack_field(dst + 16 * e->at, src, e);
         }
 }
 
@@ -173,6 +173,6 @@ void td_form_unpack_row(const td_form *f, uint8_t *dst, const uint8_t *group, in
         for (int i = 0; i < f->n_fields; i++) {
             const td_field *e = &f->field[i];
             unpack_field(dst + (size_t)(b - b0) * f->bytes + e->offset,
-                         group + (size_t)b * TD_GROUP * f->bytes + 16 * e->offset, r, e);
+                         group + (size_t)b * TD_GROUP * f->bytes + 16 * e->at, r, e);
         }
 }

@@ -1,9 +1,9 @@
 /* Packed forms: how each tensor type lies in a group of 16 rows, and what the inner loops ("tiles") get.
  *
- * A packed block holds the same block of 16 rows, each field interleaved: field bytes at `offset` of the file's block
- * start at 16 * offset of the packed one, cut into units of 1, 2 or 4 bytes, unit u of rows 0..15 side by side. So a
- * 4-byte unit of codes of 16 rows is a line of 64 bytes, and a 2-byte scale of 16 rows half a line. A few fields change
- * their bits as well (`op`), always reversibly. */
+ * A packed block holds the same block of 16 rows, each field interleaved: it is cut into units of 1, 2 or 4 bytes, unit
+ * u of rows 0..15 side by side. So a 4-byte unit of codes of 16 rows is a line of 64 bytes, and a 2-byte scale of 16
+ * rows half a line. Fields lie in the order in which a tile first touches them (scales, then codes), so that
+ * lines are asked for in ascending order. A few fields change their bits as well (`op`), always reversibly. */
 #ifndef TD_KERNELS_FORMS_H
 #define TD_KERNELS_FORMS_H
 
@@ -40,7 +40,8 @@ typedef enum td_field_op {
 } td_field_op;
 
 typedef struct td_field {
-    uint8_t offset, bytes, unit, op;
+    uint8_t offset, bytes, unit, op; /* where it is in the file's block */
+    uint8_t at;                      /* the packed field starts at 16 * at */
 } td_field;
 
 struct td_form {
@@ -49,7 +50,7 @@ struct td_form {
     uint16_t block, bytes; /* values and bytes of a block of one row */
     uint8_t acts;          /* parts of td_acts */
     uint8_t n_fields;
-    td_field field[5];
+    td_field field[8];
 };
 
 const td_form *td_form_of(td_type type); /* GENERIC's when there is none */

@@ -97,7 +97,7 @@ uint32_t td_matrix_acts(const td_matrix *m) {
 }
 
 uint32_t td_matrix_layout_version(void) {
-    return 1;
+    return 2;
 }
 
 size_t td_matrix_scratch(const td_matrix *m) {
