@@ -35,6 +35,9 @@ td_status demo_find(demo_pair *d, td_engine_flags *f, td_error *err) {
         return td_fail(err, TD_ERR_NOT_FOUND, TD_NO_OFFSET,
                        "no model: give one with -m FILE, or the folder of the demo pair in TANDEM_DEMO");
     f->model = d->model;
-    if (!f->draft && f->spec_type.n == 0 && access(d->draft, R_OK) == 0) f->draft = d->draft;
+    bool drafts = f->spec_type.n == 0;
+    for (int i = 0; i < f->spec_type.n; i++)
+        drafts |= strstr(f->spec_type.items[i], "mtp") || strstr(f->spec_type.items[i], "nextn");
+    if (!f->draft && drafts && access(d->draft, R_OK) == 0) f->draft = d->draft;
     return TD_OK;
 }
