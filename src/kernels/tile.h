@@ -341,7 +341,7 @@ TD_INLINE void acc_end(const vf *acc, const td_tile_args *a, int T, int P, int r
 TD_INLINE void super_block(vf *acc, int form, int T, int P, int r0, const uint8_t *w, const uint8_t *sc,
                            const uint8_t *mn, int j, lane_ptrs l) {
     const int bytes = form_bytes(form);
-    if (T <= TD_PANEL && r0 == 0) prefetch_here(w + bytes / 8 * j, bytes / 8);
+    if (r0 == 0) prefetch_here(w + bytes / 8 * j, bytes / 8);
     TD_UNROLL
     for (int p = 0; p < P; p++) {
         int r = r0 + p * TD_R;
@@ -355,7 +355,7 @@ TD_INLINE void super_block(vf *acc, int form, int T, int P, int r0, const uint8_
 
 /* A block of 32, all passes. */
 TD_INLINE void plain_block(vf *acc, int form, int T, int P, int r0, const uint8_t *w, lane_ptrs l) {
-    if (T <= TD_PANEL && r0 == 0) prefetch(w, form_bytes(form));
+    if (r0 == 0) prefetch(w, form_bytes(form));
     TD_UNROLL
     for (int p = 0; p < P; p++) {
         vf s[2], m[2];
@@ -405,7 +405,7 @@ TD_INLINE void tile_floats(const td_tile_args *a, int form, int T, int P, int r0
     for (int64_t i = 0; i < a->n; f += TD_PANEL * 32) {
         int64_t end = i + 32 < a->n ? i + 32 : a->n;
         for (const float *g = f; i < end; i++, g++, w += bytes) {
-            if (T <= TD_PANEL && r0 == 0) prefetch(w, 1);
+            if (r0 == 0) prefetch(w, 1);
             TD_UNROLL
             for (int p = 0; p < P; p++) {
                 vf v = float_line(form, w, r0 + p * TD_R);
