@@ -151,6 +151,27 @@ static void head(td_team *t, const run *u) {
 
 /* ---- the step ---- */
 
+/* Weight bytes of each stage of one step, experts as the chosen ones: what `tandem bench --stages` sets times against.
+ */
+static void count_bytes(td_clock_stages *c, const td_model *m, bool with_head) {
+    const td_net *net = &m->net;
+    uint64_t *n = c->n_bytes, used = (uint64_t)net->shape.n_expert_used;
+    n[TD_STAGE_EMBED] += m->embd.row_bytes + m->ple_embd.row_bytes + td_matrix_file_bytes(&m->ple_proj);
+    for (int l = 0; l < net->shape.n_layer; l++) {
+        const td_layer *w = &net->layers[l];
+        n[TD_STAGE_QKV] += td_matrix_file_bytes(&w->q) + td_matrix_file_bytes(&w->k) + td_matrix_file_bytes(&w->v);
+        n[TD_STAGE_OUT] += td_matrix_file_bytes(&w->o);
+        n[TD_STAGE_UP] += td_matrix_file_bytes(&w->gate) + td_matrix_file_bytes(&w->up);
+        n[TD_STAGE_DOWN] += td_matrix_file_bytes(&w->down);
+        n[TD_STAGE_PLE] += td_matrix_file_bytes(&w->ple_gate) + td_matrix_file_bytes(&w->ple_proj);
+        if (w->down_exps.n_expert < 2) continue;
+        uint64_t all = (uint64_t)w->down_exps.n_expert;
+        n[TD_STAGE_UP] += (td_matrix_file_bytes(&w->gate_exps) + td_matrix_file_bytes(&w->up_exps)) / all * used;
+        n[TD_STAGE_DOWN] += td_matrix_file_bytes(&w->down_exps) / all * used;
+    }
+    if (with_head) n[TD_STAGE_HEAD] += td_matrix_file_bytes(&net->head);
+}
+
 static void step_thread(void *arg, int ith, int nth) {
     run *u = arg;
     td_workspace *w = u->w;
@@ -159,6 +180,7 @@ static void step_thread(void *arg, int ith, int nth) {
     td_team_init(&t, u->pool, ith, nth, &u->m->net, &w->target, u->step->n_rows);
     input_stage(&t, u);
     td_layers_run(&t);
+    if (ith == 0 && w->clock.on) count_bytes(&w->clock, u->m, w->n_logits + w->n_best > 0);
     if (w->n_logits + w->n_best + w->n_hidden > 0) head(&t, u);
     td_alloc_guard_leave();
 }
