@@ -1,0 +1,270 @@
+/* What a packed form holds, read with the vector types of an instruction set (vec_*.h): its codes as unsigned bytes,
+ * its scales and minima as floats. `form` is a constant in every instance, so each becomes straight code. The loops
+ * that use it are in tile.h, the layouts in forms.h. */
+#ifndef TD_KERNELS_TILE_FORMS_H
+#define TD_KERNELS_TILE_FORMS_H
+
+#include "forms.h"
+
+#define TD_INLINE static inline __attribute__((always_inline))
+#define TD_UNROLL _Pragma("GCC unroll 16")
+
+/* How a form scales: one factor per 32 values or per 16, without or with a minimum. */
+enum { SCALE_32, SCALE_32_MIN, SCALE_16, SCALE_16_MIN };
+
+/* Constant properties of forms; the compiler folds them, as `form` is a constant in every instance. */
+TD_INLINE int form_kind(int form) {
+    switch (form) {
+    case TD_FORM_Q4_1:
+    case TD_FORM_Q5_1:
+    case TD_FORM_Q4_K:
+    case TD_FORM_Q5_K:
+        return SCALE_32_MIN;
+    case TD_FORM_Q3_K:
+    case TD_FORM_Q6_K:
+    case TD_FORM_TQ3_1S:
+    case TD_FORM_TQ4_1S:
+        return SCALE_16;
+    case TD_FORM_Q2_K:
+        return SCALE_16_MIN;
+    default:
+        return SCALE_32;
+    }
+}
+
+/* Bits of the unsigned codes that the dot product sees, and what was added to make them unsigned (log2, 0: nothing). */
+TD_INLINE int form_bits(int form) {
+    switch (form) {
+    case TD_FORM_Q2_K:
+        return 2;
+    case TD_FORM_Q3_K:
+        return 3;
+    case TD_FORM_Q4_0:
+    case TD_FORM_Q4_1:
+    case TD_FORM_Q4_K:
+        return 4;
+    case TD_FORM_Q5_0:
+    case TD_FORM_Q5_1:
+    case TD_FORM_Q5_K:
+        return 5;
+    case TD_FORM_Q6_K:
+        return 6;
+    default:
+        return 8;
+    }
+}
+
+TD_INLINE int form_zero_log2(int form) {
+    return form_kind(form) == SCALE_32_MIN || form_kind(form) == SCALE_16_MIN ? 0 : form_bits(form) - 1;
+}
+
+TD_INLINE int form_subs(int form) {
+    return form >= TD_FORM_Q2_K && form <= TD_FORM_IQ4_XS ? 8 : 1;
+}
+
+TD_INLINE int form_bytes(int form) { /* of a packed block */
+    switch (form) {
+    case TD_FORM_Q4_0:
+    case TD_FORM_IQ4_NL:
+        return 288;
+    case TD_FORM_Q4_1:
+    case TD_FORM_TQ4_1S:
+        return 320;
+    case TD_FORM_Q5_0:
+        return 352;
+    case TD_FORM_Q5_1:
+        return 384;
+    case TD_FORM_Q8_0:
+        return 544;
+    case TD_FORM_TQ3_1S:
+        return 256;
+    case TD_FORM_Q2_K:
+        return 1344;
+    case TD_FORM_Q3_K:
+        return 1760;
+    case TD_FORM_Q4_K:
+        return 2304;
+    case TD_FORM_Q5_K:
+        return 2816;
+    case TD_FORM_Q6_K:
+        return 3360;
+    default:
+        return 2176; /* IQ4_XS */
+    }
+}
+
+/* ---- codes: eight lines of sub-block j (0 for blocks of 32) of the packed block w, rows from r on ---- */
+
+TD_INLINE void nibbles(vb v[8], const uint8_t *w) { /* half packing: low nibbles, then high ones */
+    TD_UNROLL
+    for (int i = 0; i < 4; i++) {
+        vb c = vb_load(w + 64 * i);
+        v[i] = vb_and(c, vb_set1(15));
+        v[i + 4] = vb_and(vb_shr(c, 4), vb_set1(15));
+    }
+}
+
+TD_INLINE void nibble_lines(vb v[8], const uint8_t *w, int shift) { /* eight lines, one nibble of each byte */
+    TD_UNROLL
+    for (int i = 0; i < 8; i++) {
+        vb c = vb_load(w + 64 * i);
+        v[i] = vb_and(vb_shr(c, 4 * shift), vb_set1(15));
+    }
+}
+
+/* Bits [at, at + n) of eight lines, moved to bit `to`. */
+TD_INLINE vb bit_line(const uint8_t *w, int i, int at, int n, int to) {
+    vb c = vb_load(w + 64 * i);
+    c = vb_shl(vb_shr(c, at > to ? at - to : 0), to > at ? to - at : 0);
+    return vb_and(c, vb_set1(((1 << n) - 1) << to));
+}
+
+TD_INLINE void unpack(vb v[8], int form, const uint8_t *w, int j, int r) {
+    const uint8_t *c = w + 4 * r;
+    switch (form) {
+    case TD_FORM_Q4_0:
+        nibbles(v, c + 32);
+        break;
+    case TD_FORM_Q4_1:
+        nibbles(v, c + 64);
+        break;
+    case TD_FORM_Q5_0:
+    case TD_FORM_Q5_1: {
+        int at = form == TD_FORM_Q5_0 ? 32 : 64;
+        nibbles(v, c + at + 64);
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_or_masked(v[i], w + at + 8 * i, r, 16);
+        break;
+    }
+    case TD_FORM_Q8_0:
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_load(c + 32 + 64 * i);
+        break;
+    case TD_FORM_IQ4_NL:
+    case TD_FORM_IQ4_XS:
+        nibbles(v, c + (form == TD_FORM_IQ4_NL ? 32 : 128 + 256 * j));
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_lookup(td_table_iq4, v[i]);
+        break;
+    case TD_FORM_TQ4_1S:
+        nibbles(v, c + 64);
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_lookup(td_table_tq4, v[i]);
+        break;
+    case TD_FORM_TQ3_1S:
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) {
+            vb low = bit_line(c + 64, i & 1, i & ~1, 2, 0);
+            v[i] = vb_lookup(td_table_tq3, vb_or_masked(low, w + 192 + 8 * i, r, 4));
+        }
+        break;
+    case TD_FORM_Q2_K:
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = bit_line(c + 320 + 512 * (j >> 2), i, 2 * (j & 3), 2, 0);
+        break;
+    case TD_FORM_Q3_K:
+        TD_UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] = vb_or(bit_line(c + 736 + 512 * (j >> 2), i, 2 * (j & 3), 2, 0), bit_line(c + 224, i, j, 1, 2));
+        break;
+    case TD_FORM_Q4_K:
+        nibble_lines(v, c + 256 + 512 * (j >> 1), j & 1);
+        break;
+    case TD_FORM_Q5_K:
+        nibble_lines(v, c + 768 + 512 * (j >> 1), j & 1);
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_or(v[i], bit_line(c + 256, i, j, 1, 4));
+        break;
+    case TD_FORM_Q6_K:
+        nibble_lines(v, c + 288 + 1536 * (j >> 2) + 1024 * (j & 1), j >> 1 & 1);
+        TD_UNROLL
+        for (int i = 0; i < 8; i++) v[i] = vb_or(v[i], bit_line(c + 800 + 1536 * (j >> 2), i, 2 * (j & 3), 2, 4));
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- scales of a block of 256: bytes of 16 rows first, in a small array, then to f32 where they are used ---- */
+
+TD_INLINE void super_scales(uint8_t *sc, uint8_t *mn, int form, const uint8_t *w) {
+    switch (form) {
+    case TD_FORM_Q4_K:
+    case TD_FORM_Q5_K:
+        for (int i = 0; i < 64; i++) { /* four sub-blocks of 16 rows at a time */
+            uint8_t a = w[64 + i], b = w[128 + i], c = w[192 + i];
+            sc[i] = a & 63;
+            mn[i] = b & 63;
+            sc[64 + i] = (uint8_t)((c & 15) | (a >> 2 & 48));
+            mn[64 + i] = (uint8_t)(c >> 4 | (b >> 2 & 48));
+        }
+        break;
+    case TD_FORM_Q2_K:
+        for (int i = 0; i < 256; i++) {
+            sc[i] = w[64 + i] & 15;
+            mn[i] = w[64 + i] >> 4;
+        }
+        break;
+    case TD_FORM_Q3_K: {
+        const uint8_t *s = w + 32;
+        for (int i = 0; i < 64; i++) {
+            uint8_t a = s[i], b = s[64 + i], c = s[128 + i];
+            sc[i] = (uint8_t)(((a & 15) | (c << 4 & 48)) - 32);
+            sc[64 + i] = (uint8_t)(((b & 15) | (c << 2 & 48)) - 32);
+            sc[128 + i] = (uint8_t)((a >> 4 | (c & 48)) - 32);
+            sc[192 + i] = (uint8_t)((b >> 4 | (c >> 2 & 48)) - 32);
+        }
+        break;
+    }
+    case TD_FORM_IQ4_XS: {
+        const uint8_t *l = w + 64;
+        for (int r = 0; r < 16; r++) {
+            unsigned h = w[32 + 2 * r] | (unsigned)w[33 + 2 * r] << 8;
+            for (int j = 0; j < 8; j++)
+                sc[16 * j + r] = (uint8_t)(((l[16 * (j / 2) + r] >> 4 * (j & 1) & 15) | (h >> 2 * j & 3) << 4) - 32);
+        }
+        break;
+    }
+    default:
+        break; /* Q6_K: its bytes are used in place */
+    }
+}
+
+/* Scales of a block of 32, rows from r on. */
+TD_INLINE void block_scales(vf s[2], vf m[2], int form, const uint8_t *w, int r) {
+    s[0] = vf_f16(w + 2 * r);
+    if (form == TD_FORM_Q4_1 || form == TD_FORM_Q5_1) m[0] = vf_f16(w + 32 + 2 * r);
+    if (form == TD_FORM_TQ3_1S || form == TD_FORM_TQ4_1S) {
+        vf step = vf_set1(form == TD_FORM_TQ3_1S ? TD_TQ3_STEP : TD_TQ4_STEP);
+        s[0] = vf_mul(s[0], step);
+        s[1] = vf_mul(vf_f16(w + 32 + 2 * r), step);
+    }
+}
+
+/* Scales of sub-block j of a block of 256. */
+TD_INLINE void sub_scales(vf s[2], vf m[2], int form, const uint8_t *w, const uint8_t *sc, const uint8_t *mn, vf d,
+                          vf dmin, int j, int r) {
+    const int kind = form_kind(form);
+    if (form == TD_FORM_Q6_K) {
+        s[0] = vf_mul(d, vf_i8(w + 32 + 32 * j + r));
+        s[1] = vf_mul(d, vf_i8(w + 32 + 32 * j + 16 + r));
+    } else if (kind == SCALE_16 || kind == SCALE_16_MIN) {
+        for (int h = 0; h < 2; h++) {
+            s[h] = vf_mul(d, kind == SCALE_16 ? vf_i8(sc + 16 * (2 * j + h) + r) : vf_u8(sc + 16 * (2 * j + h) + r));
+            if (kind == SCALE_16_MIN) m[h] = vf_neg(vf_mul(dmin, vf_u8(mn + 16 * (2 * j + h) + r)));
+        }
+    } else {
+        s[0] = vf_mul(d, form == TD_FORM_IQ4_XS ? vf_i8(sc + 16 * j + r) : vf_u8(sc + 16 * j + r));
+        if (kind == SCALE_32_MIN) m[0] = vf_neg(vf_mul(dmin, vf_u8(mn + 16 * j + r)));
+    }
+}
+
+/* Scales and minima of sub-block j, rows from r on. */
+TD_INLINE void super_factors(vf s[2], vf m[2], int form, const uint8_t *w, const uint8_t *sc, const uint8_t *mn, int j,
+                             int r) {
+    vf dmin = vf_zero();
+    if (form == TD_FORM_Q2_K || form == TD_FORM_Q4_K || form == TD_FORM_Q5_K) dmin = vf_f16(w + 32 + 2 * r);
+    sub_scales(s, m, form, w, sc, mn, vf_f16(w + 2 * r), dmin, j, r);
+}
+
+#endif
