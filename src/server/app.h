@@ -31,6 +31,7 @@ typedef struct server {
     td_chat_profile profile;
     td_chat_replay *replay;
     _Atomic server_state state;
+    atomic_bool cancelling; /* stopping, and no answer may finish any more */
     char model_id[128];
     int64_t started_s;
     td_error load_error;

@@ -169,22 +169,20 @@ static td_status one_bias(server *s, const td_json *key, td_slice name, const td
     else if (!td_json_double(value, &bias))
         return bad(param, err, "logit_bias", "a bias must be a number or false");
     td_tokens ids = {0};
-    int64_t id = -1;
+    int64_t id = 0;
     td_status status = TD_OK;
-    char number[24] = "";
+    char number[24] = "", *end = number;
     if (name.n_bytes > 0 && name.n_bytes < sizeof number) memcpy(number, name.data, name.n_bytes);
-    char *end = NULL;
-    long parsed = strtol(number, &end, 10);
-    if (key && td_json_int(key, &id))
-        (void)td_tokens_add(&ids, (uint32_t)id);
-    else if (number[0] && *end == 0)
-        id = parsed, (void)td_tokens_add(&ids, (uint32_t)parsed);
-    else
+    if (!key && number[0]) id = strtol(number, &end, 10);
+    if (key ? td_json_int(key, &id) : number[0] && *end == 0) {
+        if (id < 0 || id >= s->info.n_vocab)
+            return bad(param, err, "logit_bias", "token %lld is outside the vocabulary", (long long)id);
+        if (!td_tokens_add(&ids, (uint32_t)id)) status = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory");
+    } else if (key) {
+        return bad(param, err, "logit_bias", "a token must be an integer or a string");
+    } else {
         status = td_vocab_tokenize(s->vocab, name.data, name.n_bytes, TD_SPECIAL_ALL, false, &ids, err);
-    if (!status && id >= 0 && id >= s->info.n_vocab)
-        status = bad(param, err, "logit_bias", "token %lld is outside the vocabulary", (long long)id);
-    if (!status && id < -1)
-        status = bad(param, err, "logit_bias", "token %lld is outside the vocabulary", (long long)id);
+    }
     for (size_t i = 0; i < ids.n && !status; i++) {
         if (f->job.sampling.n_biases == *cap) {
             int more = *cap ? *cap * 2 : 16;
@@ -215,7 +213,7 @@ static td_status read_bias(server *s, const td_json *body, td_arena *a, request_
         else if (e->kind != TD_JSON_ARRAY || e->n != 2)
             status = bad(param, err, "logit_bias", "each entry must be [token, bias]");
         else
-            status = one_bias(s, e->first->kind == TD_JSON_NUMBER ? e->first : NULL, e->first->text, e->last, a, f,
+            status = one_bias(s, e->first->kind == TD_JSON_STRING ? NULL : e->first, e->first->text, e->last, a, f,
                               &cap, param, err);
     }
     f->job.sampling.biases = f->biases;

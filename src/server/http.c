@@ -1,5 +1,6 @@
 /* HTTP over libmicrohttpd: a pool of threads with epoll; connections that wait are suspended, so that a thousand idle
  * streams cost no thread. */
+#define _GNU_SOURCE /* POLLRDHUP */
 #include "http.h"
 
 #include "../base/checked.h"
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -33,6 +35,9 @@ struct http_server {
     int listen_fd, port;
     bool listening;
     atomic_int connections;
+    atomic_bool stopping;       /* nothing sleeps any more: the library wants no suspended connection when it ends */
+    pthread_mutex_t list_lock;  /* taken before an exchange's own lock */
+    struct http_exchange *open; /* all exchanges */
 };
 
 typedef struct header {
@@ -44,9 +49,10 @@ struct http_exchange {
     struct MHD_Connection *c;
     char *path, *method;
     td_buf body;
-    bool too_large, begun, answered, streaming, ended;
+    bool too_large, begun, answered, streaming, ended, dropped;
     void *task;
     char request_id[64];
+    int64_t t_begin_ns;
     header headers[MAX_HEADERS];
     int n_headers;
     td_buf out; /* stream bytes not yet taken by the library */
@@ -55,6 +61,7 @@ struct http_exchange {
     int status;
     pthread_mutex_t lock; /* the two below */
     bool asleep, woken;
+    struct http_exchange *prev, *next; /* under the server's list_lock */
 };
 
 /* ---- sleeping and waking ---- */
@@ -62,7 +69,7 @@ struct http_exchange {
 /* True: the connection now sleeps; false: it was woken in the meantime, so another turn is due. */
 static bool fall_asleep(http_exchange *x) {
     pthread_mutex_lock(&x->lock);
-    bool sleep = !x->woken;
+    bool sleep = !x->woken && !atomic_load(&x->s->stopping);
     x->woken = false;
     if (sleep) {
         x->asleep = true;
@@ -83,12 +90,18 @@ void http_wake(http_exchange *x) {
     pthread_mutex_unlock(&x->lock);
 }
 
+void http_wake_all(http_server *s) {
+    pthread_mutex_lock(&s->list_lock);
+    for (http_exchange *x = s->open; x; x = x->next) http_wake(x);
+    pthread_mutex_unlock(&s->list_lock);
+}
+
+/* Asked of the socket, whatever unread bytes (a next request, TLS's farewell) are before the end. */
 bool http_client_gone(const http_exchange *x) {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->c, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (!info) return false;
-    char byte;
-    ssize_t n = recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+    struct pollfd p = {.fd = info->connect_fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 /* ---- request ---- */
@@ -115,6 +128,12 @@ const char *http_body(const http_exchange *x, size_t *n_bytes) {
 
 const char *http_request_id(const http_exchange *x) {
     return x->request_id;
+}
+int http_status(const http_exchange *x) {
+    return x->answered ? x->status : 0;
+}
+int64_t http_started_ns(const http_exchange *x) {
+    return x->t_begin_ns;
 }
 void http_set_task(http_exchange *x, void *task) {
     x->task = task;
@@ -194,6 +213,10 @@ static http_turn take_turns(http_exchange *x) {
         http_turn t = x->begun ? x->s->o.handler.turn(x, x->task) : x->s->o.handler.begin(x, x->s->o.handler.user);
         x->begun = true;
         if (t != HTTP_WAIT) return t;
+        if (atomic_load(&x->s->stopping)) {
+            x->dropped = true;
+            return HTTP_END;
+        }
         if (fall_asleep(x)) return HTTP_WAIT;
     }
 }
@@ -208,6 +231,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max) {
         if (x->ended) return MHD_CONTENT_READER_END_OF_STREAM;
         http_turn t = take_turns(x);
         if (t == HTTP_WAIT) return 0; /* asleep; called again after http_wake */
+        if (x->dropped) return MHD_CONTENT_READER_END_WITH_ERROR;
         if (t == HTTP_END) x->ended = true;
     }
     size_t n = x->out.n_bytes - x->taken;
@@ -226,13 +250,19 @@ static http_exchange *create(http_server *s, struct MHD_Connection *c, const cha
     x->c = c;
     x->path = strdup(url);
     x->method = strdup(method);
-    pthread_mutex_init(&x->lock, NULL);
     if (!x->path || !x->method) {
         free(x->path);
         free(x->method);
         free(x);
         return NULL;
     }
+    x->t_begin_ns = td_clock_ns();
+    pthread_mutex_init(&x->lock, NULL);
+    pthread_mutex_lock(&s->list_lock);
+    x->next = s->open;
+    if (s->open) s->open->prev = x;
+    s->open = x;
+    pthread_mutex_unlock(&s->list_lock);
     make_request_id(x);
     const char *length = http_header(x, "Content-Length");
     if (length && strtoull(length, NULL, 10) > s->o.limits.max_body) x->too_large = true;
@@ -290,7 +320,11 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **state, enum
     http_exchange *x = *state;
     *state = NULL;
     if (!x) return;
-    if (x->begun) s->o.handler.end(x, x->task);
+    pthread_mutex_lock(&s->list_lock);
+    if (x->next) x->next->prev = x->prev;
+    *(x->prev ? &x->prev->next : &s->open) = x->next;
+    pthread_mutex_unlock(&s->list_lock);
+    if (x->begun) s->o.handler.end(x, x->task, s->o.handler.user);
     if (x->response) MHD_destroy_response(x->response);
     for (int i = 0; i < x->n_headers; i++) {
         free(x->headers[i].name);
@@ -381,6 +415,7 @@ static void free_server(http_server *s) {
     free(s->key);
     free(s->cert);
     free(s->header);
+    pthread_mutex_destroy(&s->list_lock);
     free(s);
 }
 
@@ -390,6 +425,7 @@ td_status http_start(http_server **out, const http_options *o, td_error *err) {
     if (!s) return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for the server");
     s->o = *o;
     s->listen_fd = -1;
+    pthread_mutex_init(&s->list_lock, NULL);
     s->host = strdup(o->host);
     s->header = strdup(o->server_header ? o->server_header : "Tandem");
     s->key = o->key_pem ? strdup(o->key_pem) : NULL;
@@ -441,6 +477,8 @@ void http_quiesce(http_server *s) {
 
 void http_stop(http_server *s) {
     if (!s) return;
+    atomic_store(&s->stopping, true);
+    http_wake_all(s);
     MHD_stop_daemon(s->daemon);
     free_server(s);
 }

@@ -36,7 +36,7 @@ typedef struct http_handler {
     /* Called after http_wake, on an HTTP thread; may be called without news. */
     http_turn (*turn)(http_exchange *x, void *task);
     /* The client is gone or the exchange is over: the task is freed. */
-    void (*end)(http_exchange *x, void *task);
+    void (*end)(http_exchange *x, void *task, void *user);
     void *user;
 } http_handler;
 
@@ -54,7 +54,9 @@ td_status http_start(http_server **out, const http_options *o, td_error *err);
 int http_port(const http_server *s);
 /* No new connections; those that are open go on. */
 void http_quiesce(http_server *s);
-/* Ends every connection and frees. */
+/* A turn for every exchange, soon: those whose client left notice it, silent streams send a sign of life. */
+void http_wake_all(http_server *s);
+/* Ends every connection and frees; what still waits is dropped. */
 void http_stop(http_server *s);
 int http_connections(const http_server *s);
 
@@ -65,6 +67,7 @@ const char *http_path(const http_exchange *x);                    /* decoded, wi
 const char *http_query(const http_exchange *x, const char *name); /* NULL when absent */
 const char *http_header(const http_exchange *x, const char *name);
 const char *http_body(const http_exchange *x, size_t *n_bytes);
+int64_t http_started_ns(const http_exchange *x);
 const char *http_request_id(const http_exchange *x); /* the client's x-request-id, or one made here */
 
 /* ---- the answer ---- */
@@ -77,6 +80,7 @@ void http_wake(http_exchange *x);
 void http_answer(http_exchange *x, int status, const char *content_type, const void *body, size_t n_bytes);
 void http_add_header(http_exchange *x, const char *name,
                      const char *value); /* before http_answer or http_stream_begin */
+int http_status(const http_exchange *x); /* of the answer; 0: none yet */
 /* Begins a stream; its bytes are what is put into *http_out. */
 void http_stream_begin(http_exchange *x, int status, const char *content_type);
 td_buf *http_out(http_exchange *x);

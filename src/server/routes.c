@@ -65,7 +65,9 @@ static bool is_post(http_exchange *x) {
 
 static http_turn options(http_exchange *x) {
     http_add_header(x, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
-    http_add_header(x, "Access-Control-Allow-Headers", "*");
+    /* Named rather than "*", which browsers take literally where credentials are allowed. */
+    const char *asked = http_header(x, "Access-Control-Request-Headers");
+    http_add_header(x, "Access-Control-Allow-Headers", asked && strlen(asked) < 1000 ? asked : "*");
     return answer_text(x, 200, "text/plain", "", 0);
 }
 
@@ -182,6 +184,10 @@ http_turn route(http_exchange *x, void *server_) {
                         "'self'; img-src data:");
         return answer_text(x, 200, "text/html; charset=utf-8", td_page, td_page_bytes);
     }
+    const char *encoding = http_header(x, "Content-Encoding");
+    if (encoding && strcmp(encoding, "identity") != 0)
+        return answer_error(x, dialect_of(path), 415, NULL, NULL, "request bodies must not be encoded (%.40s)",
+                            encoding);
     if (s->state == SERVER_LOADING || s->state == SERVER_FAILED)
         return answer_error(x, dialect_of(path), 503, NULL, NULL, "Loading model");
     if (is_get(x) && (strcmp(path, "/health") == 0 || strcmp(path, "/v1/health") == 0)) return serve_health(s, x);

@@ -117,8 +117,12 @@ static http_turn begin(http_exchange *x, void *user) {
 static http_turn turn(http_exchange *x, void *t) {
     return t ? task_turn(x, t) : HTTP_END;
 }
-static void end(http_exchange *x, void *t) {
-    (void)x;
+static void end(http_exchange *x, void *t, void *user) {
+    server *s = user;
+    int status = http_status(x);
+    if (status >= 200 && status < 600) atomic_fetch_add(&s->requests[status / 100 - 1], 1);
+    td_log(TD_LOG_TRACE, "request id=%s method=%s path=%s status=%d ms=%.1f", http_request_id(x), http_method(x),
+           http_path(x), status, (double)(td_clock_ns() - http_started_ns(x)) * 1e-6);
     if (t) task_end(t);
 }
 
@@ -158,8 +162,9 @@ static void nap(int ms) {
 /* The first signal: running answers may finish; the second: they are cancelled. */
 static void wait_for_end(server *s) {
     bool said = false;
-    while (signals == 0 && s->state != SERVER_FAILED) {
+    for (int i = 0; signals == 0 && s->state != SERVER_FAILED; i++) {
         nap(50);
+        if (i % 20 == 0) http_wake_all(s->http);
         if (said || s->state != SERVER_READY) continue;
         said = true;
         fprintf(stderr, "tandem serve: ready on %s port %d\n", s->o->host, http_port(s->http));
@@ -168,7 +173,15 @@ static void wait_for_end(server *s) {
     http_quiesce(s->http);
     bool ready = s->state == SERVER_READY;
     if (ready) s->state = SERVER_STOPPING;
-    while (signals == 1 && ready && atomic_load(&s->n_tasks) > 0) nap(20);
+    for (int i = 1; signals == 1 && ready && atomic_load(&s->n_tasks) > 0; i++) {
+        nap(20);
+        if (i % 50 == 0) http_wake_all(s->http);
+    }
+    s->cancelling = true; /* each task's next turn cancels it, and says so to the client */
+    for (int i = 0; i < 100 && atomic_load(&s->n_tasks) > 0; i++) {
+        http_wake_all(s->http);
+        nap(20);
+    }
 }
 
 int server_run(const server_options *o) {

@@ -537,6 +537,7 @@ http_turn task_turn(http_exchange *x, task *t) {
         if (!t->streaming) return answer_error(x, t->dialect, 499, NULL, NULL, "the client closed the connection");
         return HTTP_END;
     }
+    for (int i = 0; i < t->f.n && t->s->cancelling; i++) td_job_cancel(t->choices[i].job);
     for (int i = 0; i < t->f.n; i++) {
         http_turn turn = read_events(t, &t->choices[i], &failed);
         if (failed) return turn;
