@@ -48,7 +48,9 @@ typedef struct server {
 
 /* ---- answers (respond.c) ---- */
 
-#define JSON_TYPE "application/json; charset=utf-8"
+/* Seven digits are what a float holds: 0.95 stays 0.95. */
+#define JSON_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(7))
+#define JSON_TYPE  "application/json; charset=utf-8"
 
 http_turn answer_json(http_exchange *x, int status, json_t *body); /* takes over body */
 http_turn answer_text(http_exchange *x, int status, const char *type, const char *text, size_t n);

@@ -8,7 +8,7 @@
 #include <time.h>
 
 void send_event(task *t, const char *event, json_t *data) {
-    char *text = json_dumps(data, JSON_COMPACT);
+    char *text = json_dumps(data, JSON_FLAGS);
     json_decref(data);
     td_buf *out = http_out(t->x);
     if (event) (void)td_buf_printf(out, "event: %s\n", event);

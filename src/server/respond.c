@@ -12,7 +12,7 @@ http_turn answer_text(http_exchange *x, int status, const char *type, const char
 }
 
 http_turn answer_json(http_exchange *x, int status, json_t *body) {
-    char *text = json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *text = json_dumps(body, JSON_FLAGS | JSON_ENCODE_ANY);
     json_decref(body);
     if (!text)
         return answer_text(x, 500, JSON_TYPE,

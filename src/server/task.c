@@ -344,7 +344,7 @@ static void chat_tokens(task *t, choice *c, const td_event *ev) {
     if (t->msg.logprobs && ev->probs && t->api == API_CHAT)
         for (int i = 0; i < ev->n_tokens; i++) {
             json_t *p = probs_json(t->s, ev, i, false);
-            char *text = json_dumps(p, JSON_COMPACT);
+            char *text = json_dumps(p, JSON_FLAGS);
             if (text) (void)msg_writer_logprob(&c->writer, text, strlen(text));
             free(text);
             json_decref(p);
@@ -352,7 +352,7 @@ static void chat_tokens(task *t, choice *c, const td_event *ev) {
     char *timings = NULL;
     if (t->f.timings_per_token) {
         json_t *o = timings_json(&ev->timings);
-        timings = json_dumps(o, JSON_COMPACT);
+        timings = json_dumps(o, JSON_FLAGS);
         json_decref(o);
     }
     c->writer.timings = timings;
@@ -434,7 +434,7 @@ static void end_choice(task *t, choice *c, const td_event *ev) {
     if (whole) remember_answer(t, c);
     if (!t->streaming) return;
     json_t *o = timings_json(&c->timings);
-    char *timings = json_dumps(o, JSON_COMPACT);
+    char *timings = json_dumps(o, JSON_FLAGS);
     json_decref(o);
     msg_usage u = usage_of(t);
     c->writer.timings = timings;
@@ -502,7 +502,7 @@ static http_turn whole_answer(task *t) {
         words[i] = t->choices[i].stop_word[0] ? t->choices[i].stop_word : NULL;
     }
     json_t *o = timings_json(&t->choices[0].timings);
-    char *timings = json_dumps(o, JSON_COMPACT);
+    char *timings = json_dumps(o, JSON_FLAGS);
     json_decref(o);
     t->choices[0].writer.timings = timings;
     td_buf out = {0};
