@@ -109,7 +109,8 @@ static td_status check(const td_sampling *s, const td_sampler_env *env, td_error
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         const range *r = &ranges[i];
-        if (!(r->value >= r->lo && r->value <= r->hi)) /* also catches NaN */
+        /* The limits as floats, as the values are: 0.99 is not above 0.99. Also catches NaN. */
+        if (!(r->value >= (double)(float)r->lo && r->value <= (double)(float)r->hi))
             return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
                            "Field '%s': Value must be between %g <= value <= %g, but got %g", r->name, r->lo, r->hi,
                            r->value);

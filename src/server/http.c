@@ -1,5 +1,6 @@
-/* HTTP over libmicrohttpd: a pool of threads with epoll; connections that wait are suspended, so that a thousand idle
- * streams cost no thread. */
+/* HTTP over libmicrohttpd: a pool of threads with poll; connections that wait are suspended, so that a thousand idle
+ * streams cost no thread and no place in the set that is polled. Not epoll: there the threads share the listening
+ * socket with EPOLLEXCLUSIVE, and new connections were seen to stay unaccepted while both threads slept. */
 #define _GNU_SOURCE /* POLLRDHUP */
 #include "http.h"
 
@@ -436,7 +437,7 @@ td_status http_start(http_server **out, const http_options *o, td_error *err) {
         free_server(s);
         return status;
     }
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_ITC;
+    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_ITC;
     struct MHD_OptionItem tls[] = {
         {MHD_OPTION_HTTPS_MEM_KEY, 0, s->key}, {MHD_OPTION_HTTPS_MEM_CERT, 0, s->cert}, {MHD_OPTION_END, 0, NULL}};
     struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};

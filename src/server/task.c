@@ -113,6 +113,9 @@ static td_status start_jobs(task *t, td_error *err) {
 
 static http_turn refuse(http_exchange *x, task *t, const td_error *err, const char *param) {
     http_turn turn;
+    char name[64] = "";
+    /* The engine's own checks say it in the text only. */
+    if (!param && sscanf(err->text, "Field '%63[^']'", name) == 1) param = name;
     if (err->code == TD_ERR_CONTEXT && t->ids.n > 0)
         turn = answer_context(x, t->dialect, (int)t->ids.n, t->s->info.n_ctx);
     else if (param && *param)

@@ -62,7 +62,7 @@ class Server:
             check(time.monotonic() < deadline, "the server says nothing:", self.text())
             time.sleep(0.01)
 
-    def connect(self, timeout=60):
+    def connect(self, timeout=20):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def call(self, method, path, body=None, headers=None, raw=None):
