@@ -209,6 +209,16 @@ td_status chat_prompt(server *s, const msg_request *r, td_arena *a, td_chat_prom
     return status ? status : td_chat_prompt_tokenize(prompt, &s->chat_vocab, false, ids, NULL, err);
 }
 
+/* A value's text: as it came, or written out where the reader made it (declarations are cleaned). */
+static td_slice json_text(const td_json *v, td_arena *a) {
+    if (!v || v->raw.n_bytes > 0) return v ? v->raw : (td_slice){NULL, 0};
+    td_buf b = {0};
+    char *copy = td_json_write(&b, v) ? td_arena_strndup(a, b.data, b.n_bytes) : NULL;
+    td_slice text = {copy, copy ? b.n_bytes : 0};
+    td_buf_free(&b);
+    return text;
+}
+
 /* Tools that must be called, or an answer in JSON: a grammar over the answer, thoughts aside. */
 static td_status chat_grammar(task *t, td_error *err) {
     const msg_request *r = &t->msg;
@@ -218,7 +228,7 @@ static td_status chat_grammar(task *t, td_error *err) {
     if (r->format != MSG_FORMAT_TEXT) {
         static const char any[] = "{\"type\":\"object\"}";
         td_schema_options o = {.strict = r->schema_strict, .thought = thought};
-        td_slice schema = r->schema ? r->schema->raw : (td_slice){any, sizeof any - 1};
+        td_slice schema = r->schema ? json_text(r->schema, t->arena) : (td_slice){any, sizeof any - 1};
         return td_grammar_compile_schema(&t->f.grammar, t->s->vocab, schema.data, schema.n_bytes, &o, err);
     }
     if (r->tool_choice != MSG_TOOLS_REQUIRED || r->n_tools == 0) return TD_OK;
@@ -227,8 +237,7 @@ static td_status chat_grammar(task *t, td_error *err) {
     size_t n = 0;
     for (size_t i = 0; i < r->n_tools; i++)
         if (!r->allowed || r->allowed[i])
-            tools[n++] = (td_grammar_tool){r->tools[i].name,
-                                           r->tools[i].parameters ? r->tools[i].parameters->raw : (td_slice){NULL, 0}};
+            tools[n++] = (td_grammar_tool){r->tools[i].name, json_text(r->tools[i].parameters, t->arena)};
     td_tools_options o = {.choice = TD_TOOLS_REQUIRED, .parallel = r->parallel_calls, .thought = thought};
     return td_grammar_compile_tools(&t->f.grammar, t->s->vocab, tools, n, &o, err);
 }
