@@ -16,6 +16,7 @@ schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength
 parameters = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Oslo"]}},
               "required": ["city"], "additionalProperties": False}
 tool = {"type": "function", "function": {"name": "weather", "description": "Weather of a city", "parameters": parameters}}
+greedy = {"temperature": 0}  # newer packages have no such argument
 a_tool = {"name": "weather", "description": "Weather of a city", "input_schema": parameters}
 
 
@@ -94,8 +95,8 @@ def openai_errors():
 
 
 def anthropic_chat():
-    r = ant.messages.create(model=model, messages=user, max_tokens=200, temperature=0)
-    with ant.messages.stream(model=model, messages=user, max_tokens=200, temperature=0) as stream:
+    r = ant.messages.create(model=model, messages=user, max_tokens=200, extra_body=greedy)
+    with ant.messages.stream(model=model, messages=user, max_tokens=200, extra_body=greedy) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert text == "".join(b.text for b in r.content if b.type == "text") and final.stop_reason == r.stop_reason
@@ -110,15 +111,15 @@ def anthropic_thinking():
 
 def anthropic_tools():
     r = ant.messages.create(model=model, messages=user, max_tokens=300, tools=[a_tool], tool_choice={"type": "any"},
-                            temperature=0)
+                            extra_body=greedy)
     use = r.content[-1]
     assert r.stop_reason == "tool_use" and use.input["city"] in ("Paris", "Oslo"), r
     with ant.messages.stream(model=model, messages=user, max_tokens=300, tools=[a_tool], tool_choice={"type": "any"},
-                             temperature=0) as stream:
+                             extra_body=greedy) as stream:
         assert stream.get_final_message().content[-1].input == use.input
     follow = user + [{"role": "assistant", "content": r.content},
                      {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": "12 degrees"}]}]
-    r = ant.messages.create(model=model, messages=follow, max_tokens=200, tools=[a_tool], temperature=0)
+    r = ant.messages.create(model=model, messages=follow, max_tokens=200, tools=[a_tool], extra_body=greedy)
     return [getattr(b, "text", b.type) for b in r.content]
 
 
