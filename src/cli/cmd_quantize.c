@@ -129,9 +129,10 @@ static td_status read_rules(const quantize_values *v, td_quantize_rule *rules, i
     char *at = *store = calloc(1, total + MAX_RULE_FILE);
     td_status status = at ? TD_OK : td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for the rules");
     for (int i = 0; i < v->rules.n && status == TD_OK; i++) {
-        strcpy(at, v->rules.items[i]);
         char *text = at;
-        at += strlen(at) + 1;
+        size_t n_bytes = strlen(v->rules.items[i]) + 1;
+        memcpy(at, v->rules.items[i], n_bytes);
+        at += n_bytes;
         status = add_rule(text, rules, n, err);
     }
     if (f && status == TD_OK) {
@@ -203,6 +204,7 @@ static td_status run_with(const char *in, const char *out, const quantize_values
     td_imatrix_close(m);
     free(include);
     free(exclude);
+    *o = (td_quantize_options){0}; /* none of what it pointed to is left */
     if (status == TD_OK && !v->quiet) print_report(v, out, &r, (double)(td_clock_ns() - start) * 1e-9);
     return status;
 }
