@@ -72,6 +72,7 @@ static double log_sum(const float *logits, int n) {
     for (int i = 1; i < n; i++) most = logits[i] > most ? logits[i] : most;
     double sum = 0;
     for (int i = 0; i < n; i++) sum += (double)expf(logits[i] - most);
+    /* cppcheck-suppress invalidFunctionArg ; the largest has added 1 */
     return (double)most + log(sum);
 }
 

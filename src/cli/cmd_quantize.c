@@ -176,8 +176,9 @@ static const char **terminated(const td_option_list *l) {
     return out;
 }
 
-static td_status run_with(const char *in, const char *out, const quantize_values *v, td_quantize_options *o,
+static td_status run_with(const char *in, const char *out, const quantize_values *v, const td_quantize_options *base,
                           td_error *err) {
+    td_quantize_options own = *base, *o = &own;
     td_imatrix *m = NULL;
     td_progress bar;
     td_quantize_report r = {0};
@@ -204,7 +205,6 @@ static td_status run_with(const char *in, const char *out, const quantize_values
     td_imatrix_close(m);
     free(include);
     free(exclude);
-    *o = (td_quantize_options){0}; /* none of what it pointed to is left */
     if (status == TD_OK && !v->quiet) print_report(v, out, &r, (double)(td_clock_ns() - start) * 1e-9);
     return status;
 }

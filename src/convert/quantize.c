@@ -138,7 +138,7 @@ static td_status find_importance(work *w, item *it) {
     } else if (!td_mix_is_embedding(t->name)) {
         return td_fail(w->err, TD_ERR_MISMATCH, TD_NO_OFFSET,
                        "the importance matrix has %llu values for %s, which needs %llu", (unsigned long long)row.n,
-                       t->name, (unsigned long long)(t->ne[0] * t->ne[2]));
+                       t->name, (unsigned long long)t->ne[0] * t->ne[2]);
     }
     return TD_OK;
 }

@@ -49,6 +49,7 @@ static double log_sum(const float *logits, int n_vocab) {
     for (int i = 0; i < n_vocab; i++) m = logits[i] > m ? logits[i] : m;
     double sum = 0;
     for (int i = 0; i < n_vocab; i++) sum += exp((double)(logits[i] - m));
+    /* cppcheck-suppress invalidFunctionArg ; the largest has added 1 */
     return (double)m + log(sum);
 }
 

@@ -224,7 +224,7 @@ static void values(td_kv_type type, const attn_block *b, const uint8_t *block, u
 
 #define TD_ATTN_OPS_256(set)                                                                                           \
     {                                                                                                                  \
-        .name = set, .quantise = quantise, .rotate = td_attn_ref_rotate, .match = fit_match, .codes = fit_codes,       \
+        .name = (set), .quantise = quantise, .rotate = td_attn_ref_rotate, .match = fit_match, .codes = fit_codes,     \
         .error_8 = fit_error_8, .codes_8 = fit_codes_8, .keys = keys, .values = values, .turn = td_attn_ref_turn,      \
         .score = score, .score_f32 = score_f32, .soft = soft, .soft_f32 = soft_f32, .mix = mix, .mix_f32 = mix_f32,    \
         .fold = fold, .scale = scale, .exp = td_attn_ref_exp                                                           \

@@ -11,6 +11,7 @@ static LANE_TARGET void LANE_FN(qx)(const float *x, const float *w, int n, int n
     }
     vi valid = amax >= TD_SEARCH_EPSILON;
     smax = SEL(valid, smax, ONE);
+    vi every = ~(vi){0};
     vf scale = {0}, best = {0}, s_best = {0}, lo = ZERO - (float)nmax, hi = ZERO + (float)(nmax - 1);
     for (int t = 0; t < 19; t++) {
         int k = t == 0 ? 0 : t <= 9 ? t - 10 : t - 9;
@@ -24,7 +25,7 @@ static LANE_TARGET void LANE_FN(qx)(const float *x, const float *w, int n, int n
         }
         vi ok = b > ZERO;
         vf fit = SEL(ok, a / b, ZERO);
-        vi take = t == 0 ? ~(vi){0} : ok & (a * a > best * b);
+        vi take = t == 0 ? every : ok & (a * a > best * b);
         scale = SEL(take, fit, scale);
         best = SEL(take, fit * a, best);
         s_best = SEL(take, s, s_best);

@@ -364,7 +364,7 @@ static td_status listen_unix(http_server *s, td_error *err) {
     if (strlen(s->host) >= sizeof a.sun_path)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "--host: the socket path is longer than %zu bytes",
                        sizeof a.sun_path - 1);
-    strcpy(a.sun_path, s->host);
+    memcpy(a.sun_path, s->host, strlen(s->host) + 1);
     struct stat st;
     if (lstat(s->host, &st) == 0 && S_ISSOCK(st.st_mode)) (void)unlink(s->host);
     s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -393,7 +393,7 @@ static td_status listen_tcp(http_server *s, td_error *err) {
     }
     freeaddrinfo(list);
     if (s->listen_fd < 0) return td_fail_errno(err, failed, "cannot listen on %s port %d", s->host, s->o.port);
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t n = sizeof bound;
     if (getsockname(s->listen_fd, (struct sockaddr *)&bound, &n) == 0)
         s->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port

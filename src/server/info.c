@@ -162,9 +162,9 @@ http_turn serve_slot_action(server *s, http_exchange *x, const char *rest) {
         return answer_error(x, MSG_CHAT, status == TD_ERR_BUSY ? 503 : 400, NULL, NULL, "%s", err.text);
     }
     return answer_json(x, 200,
-                       json_pack(save ? "{s:i,s:o,s:i,s:I,s:{s:f}}" : "{s:i,s:o,s:i,s:I,s:{s:f}}", "id_slot", (int)id,
-                                 "filename", file, save ? "n_saved" : "n_restored", n, save ? "n_written" : "n_read",
-                                 (json_int_t)bytes, "timings", save ? "save_ms" : "restore_ms", ms));
+                       json_pack("{s:i,s:o,s:i,s:I,s:{s:f}}", "id_slot", (int)id, "filename", file,
+                                 save ? "n_saved" : "n_restored", n, save ? "n_written" : "n_read", (json_int_t)bytes,
+                                 "timings", save ? "save_ms" : "restore_ms", ms));
 }
 
 static json_t *model_object(const server *s) {
