@@ -1,6 +1,7 @@
 /* HTTP over libmicrohttpd: a pool of threads with poll; connections that wait are suspended, so that a thousand idle
- * streams cost no thread and no place in the set that is polled. Not epoll: there the threads share the listening
- * socket with EPOLLEXCLUSIVE, and new connections were seen to stay unaccepted while both threads slept. */
+ * streams cost no thread and no place in the set that is polled. Not epoll: with it
+ * three starts were seen in which new connections stayed unaccepted while both threads slept; the cause is not known.
+ */
 #define _GNU_SOURCE /* POLLRDHUP */
 #include "http.h"
 

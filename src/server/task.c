@@ -195,9 +195,13 @@ http_turn task_begin_completion(server *s, http_exchange *x, api kind) {
 
 td_status chat_read(server *s, api kind, const td_json *body, td_arena *a, msg_request *out, td_error *err) {
     msg_defaults d = {.reasoning = s->o->reasoning, .reasoning_budget = s->o->reasoning_budget};
-    return kind == API_ANTHROPIC   ? msg_read_anthropic(out, body, &d, a, err)
-           : kind == API_RESPONSES ? msg_read_responses(out, body, &d, a, err)
-                                   : msg_read_chat(out, body, &d, a, err);
+    td_status status = kind == API_ANTHROPIC   ? msg_read_anthropic(out, body, &d, a, err)
+                       : kind == API_RESPONSES ? msg_read_responses(out, body, &d, a, err)
+                                               : msg_read_chat(out, body, &d, a, err);
+    const td_json *list = td_json_get(body, "messages");
+    if (status || kind == API_RESPONSES || !list || list->n > 0) return status;
+    snprintf(out->param, sizeof out->param, "messages");
+    return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "'messages' must hold at least one message");
 }
 
 td_status chat_prompt(server *s, const msg_request *r, td_arena *a, td_chat_prompt *prompt, td_tokens *ids,

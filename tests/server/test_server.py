@@ -416,6 +416,8 @@ def test_chat_errors(s):
         refused(s, path, {"messages": 5, "input": 5, "max_tokens": 5})
         refused(s, path, {"messages": [5], "input": [5], "max_tokens": 5})
     refused(s, "/v1/chat/completions", {}, "messages")
+    refused(s, "/v1/chat/completions", {"messages": []}, "messages")
+    refused(s, "/v1/messages", {"messages": [], "max_tokens": 1}, "messages")
     refused(s, "/v1/chat/completions", {"messages": [{"role": "user"}]}, "content")
     refused(s, "/v1/chat/completions", {"messages": [{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": "data:,"}}]}]})
