@@ -158,8 +158,8 @@ static LANE_TARGET void LANE_FN(recode)(const float *x, int n, const float *d, c
  * to the upper entry, and near a midpoint both differences of the scalar comparison are exact, so the two agree. */
 #define IQ4_VALUE(out, v)                                                                                              \
     do {                                                                                                               \
-        out = ZERO + (float)td_iq4_values[0];                                                                          \
-        for (int q_ = 0; q_ < 15; q_++) out += SEL((v) >= iq4_middle[q_], ZERO + iq4_step[q_], ZERO);                  \
+        (out) = ZERO + (float)td_iq4_values[0];                                                                        \
+        for (int q_ = 0; q_ < 15; q_++) (out) += SEL((v) >= iq4_middle[q_], ZERO + iq4_step[q_], ZERO);                \
     } while (0)
 
 static LANE_TARGET void LANE_FN(iq4_fit)(const float *x, const float *w, float *scale_out) {
