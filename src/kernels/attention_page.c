@@ -331,7 +331,8 @@ static void get(td_kv_type type, const attn_block *b, bool value, const uint8_t 
         if (f->bits == 16)
             memcpy(&c->code[i], block + 2 * (to + lane), 2);
         else
-            c->code[i] = ((const int8_t *)block)[to + attn_byte_of(lane)];
+            c->code[i] =
+                ((const int8_t *)block)[to + attn_byte_of(lane)]; /* NOLINT(bugprone-signed-char-misuse): a number */
     }
     for (uint32_t g = 0; b->factor && g < b->n / b->group; g++)
         memcpy(&c->factor[g], block + b->factor + ((size_t)g * TD_ATTN_PAGE + at) * 2, 2);

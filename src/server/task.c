@@ -187,7 +187,7 @@ http_turn task_begin_completion(server *s, http_exchange *x, api kind) {
     if (!status) status = prompt_tokens(s, prompt, &t->ids, &err);
     if (!status && t->ids.n == 0) status = td_fail(&err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "\"prompt\" holds no token");
     if (status) return refuse(x, t, &err, param);
-    msg_new_id(t->head.id, kind == API_COMPLETION ? "cmpl-" : "cmpl-", 32);
+    msg_new_id(t->head.id, "cmpl-", 32);
     return launch(s, x, t);
 }
 

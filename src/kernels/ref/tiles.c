@@ -67,7 +67,7 @@ static void tables(block *o, td_form_id id, const uint8_t *p) {
 
 static void q8_0(block *o, const uint8_t *p) {
     all_scales(o, f16_at(p), 0.0f);
-    for (int i = 0; i < 32; i++) o->code[i] = (int8_t)p[2 + i];
+    for (int i = 0; i < 32; i++) o->code[i] = (int8_t)p[2 + i]; /* NOLINT(bugprone-signed-char-misuse): a number */
 }
 
 static void q45_k(block *o, const uint8_t *p, bool five) {
