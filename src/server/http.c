@@ -397,6 +397,7 @@ static td_status listen_tcp(http_server *s, td_error *err) {
     struct sockaddr_storage bound = {0};
     socklen_t n = sizeof bound;
     if (getsockname(s->listen_fd, (struct sockaddr *)&bound, &n) == 0)
+        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname has written it, one member seen as another */
         s->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
                                                     : ((struct sockaddr_in *)&bound)->sin_port);
     return TD_OK;
