@@ -137,7 +137,7 @@ static td_status read_stream(FILE *f, const char *name, td_buf *out, td_error *e
     return ferror(f) ? td_fail(err, TD_ERR_IO, TD_NO_OFFSET, "%s cannot be read", name) : TD_OK;
 }
 
-static td_status read_path(const char *path, td_buf *out, td_error *err) {
+td_status run_read_path(const char *path, td_buf *out, td_error *err) {
     FILE *f = fopen(path, "rb");
     if (!f) return td_fail(err, TD_ERR_NOT_FOUND, TD_NO_OFFSET, "the file %s cannot be opened", path);
     td_status status = read_stream(f, path, out, err);
@@ -174,7 +174,7 @@ static void unescape(td_buf *b) {
 /* The prompt of a one-shot run; *found false: there is none, so it is a chat. */
 static td_status get_prompt(const run_options *o, td_buf *out, bool *found, td_error *err) {
     *found = true;
-    if (o->file) return read_path(o->file, out, err);
+    if (o->file) return run_read_path(o->file, out, err);
     if (o->prompt) {
         if (!td_buf_add_str(out, o->prompt)) return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory");
         if (o->escape) unescape(out);
@@ -256,7 +256,7 @@ static bool conversational(const run *r) {
 static int with_engine(run *r, td_buf *prompt, bool one_shot) {
     td_buf system = {0};
     td_error err = {0};
-    if (r->o->system_file && read_path(r->o->system_file, &system, &err)) {
+    if (r->o->system_file && run_read_path(r->o->system_file, &system, &err)) {
         fprintf(stderr, "tandem run: %s\n", err.text);
         return 1;
     }

@@ -3,7 +3,6 @@
 #include "demo.h"
 #include "engine_options.h"
 
-#include "../base/log.h"
 #include "../base/status.h"
 #include "../server/server.h"
 
@@ -296,9 +295,7 @@ static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *
     s.n_api_keys = k.n;
     s.cors_origins = cors.at;
     s.n_cors_origins = cors.n;
-    static const td_log_level levels[] = {TD_LOG_ERROR, TD_LOG_ERROR, TD_LOG_WARN,
-                                          TD_LOG_INFO,  TD_LOG_TRACE, TD_LOG_DEBUG};
-    td_log_set_level(f->verbose ? TD_LOG_TRACE : f->quiet ? TD_LOG_ERROR : levels[f->log_verbosity]);
+    td_log_level_from_flags(f);
     int code = status ? 1 : server_run(&s);
     free_keys(&k);
     free_keys(&cors);

@@ -699,13 +699,17 @@ td_status td_engine_params_from_flags(td_engine_flags *f, td_engine_params *p, t
     return status ? status : spec(f, &p->spec, err);
 }
 
+void td_log_level_from_flags(const td_engine_flags *f) {
+    static const td_log_level levels[] = {TD_LOG_ERROR, TD_LOG_ERROR, TD_LOG_WARN,
+                                          TD_LOG_INFO,  TD_LOG_TRACE, TD_LOG_DEBUG};
+    td_log_set_level(f->verbose ? TD_LOG_TRACE : f->quiet ? TD_LOG_ERROR : levels[f->log_verbosity]);
+}
+
 td_engine *td_engine_from_flags(const char *command, td_engine_flags *f) {
     td_error err = {0};
     td_engine_params p;
     td_engine *e = NULL;
-    static const td_log_level levels[] = {TD_LOG_ERROR, TD_LOG_ERROR, TD_LOG_WARN,
-                                          TD_LOG_INFO,  TD_LOG_TRACE, TD_LOG_DEBUG};
-    td_log_set_level(f->verbose ? TD_LOG_TRACE : f->quiet ? TD_LOG_ERROR : levels[f->log_verbosity]);
+    td_log_level_from_flags(f);
     td_status status = td_engine_params_from_flags(f, &p, &err);
     if (!status) {
         td_progress_init(&f->progress, f->quiet, "B");

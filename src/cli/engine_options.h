@@ -52,6 +52,8 @@ td_status td_sampler_chain_parse(const char *text, bool letters, uint8_t chain[1
 /* A comma list of llama.cpp's names -> TD_SPEC_*; types that need models Tandem does not run are refused by name. */
 td_status td_spec_types_parse(const char *list, uint32_t *types, td_error *err);
 
+/* -v, -lv, -q: what is logged from now on. */
+void td_log_level_from_flags(const td_engine_flags *f);
 /* Opens the engine with a progress bar on a terminal; prints the error ("tandem run: …"). NULL on failure. */
 td_engine *td_engine_from_flags(const char *command, td_engine_flags *f);
 

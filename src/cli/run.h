@@ -2,6 +2,7 @@
 #ifndef TD_CLI_RUN_H
 #define TD_CLI_RUN_H
 
+#include "../text/buf.h"
 #include "engine_options.h"
 
 #include <jansson.h>
@@ -43,6 +44,7 @@ typedef struct run_sink {
     void *user;
 } run_sink;
 
+td_status run_read_path(const char *path, td_buf *out, td_error *err); /* appends a whole file */
 void run_install_sigint(void);
 bool run_interrupted(bool clear);
 

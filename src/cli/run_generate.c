@@ -32,17 +32,6 @@ bool run_interrupted(bool clear) {
 
 /* ---- constraints ---- */
 
-static td_status read_file(const char *path, td_buf *out, td_error *err) {
-    FILE *f = fopen(path, "rb");
-    if (!f) return td_fail(err, TD_ERR_NOT_FOUND, TD_NO_OFFSET, "%s cannot be read", path);
-    char block[4096];
-    size_t n = 0;
-    bool ok = true;
-    while (ok && (n = fread(block, 1, sizeof block, f)) > 0) ok = td_buf_add(out, block, n);
-    fclose(f);
-    return ok ? TD_OK : td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for %s", path);
-}
-
 static td_status constraint(run *r, td_grammar **out, td_error *err) {
     const run_options *o = r->o;
     *out = NULL;
@@ -51,7 +40,7 @@ static td_status constraint(run *r, td_grammar **out, td_error *err) {
     const char *path = schema ? o->json_schema_file : o->grammar_file;
     if (!text && !path) return TD_OK;
     td_buf buf = {0};
-    td_status status = path ? read_file(path, &buf, err) : TD_OK;
+    td_status status = path ? run_read_path(path, &buf, err) : TD_OK;
     if (!status && !path && !td_buf_add_str(&buf, text))
         status = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory");
     td_schema_options options = {.strict = true};
