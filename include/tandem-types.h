@@ -58,6 +58,14 @@ typedef struct td_spec_params {
     int skip_streak;      /* 1..32: after so many fruitless rounds one plain step; 0 off */
 } td_spec_params;
 
+typedef struct td_importance { /* one tensor's part of an importance matrix */
+    const char *tensor;        /* "blk.0.attn_q.weight" */
+    int n_mat;                 /* 1, or the number of experts */
+    int64_t n_values;          /* of an input row */
+    const double *sums;        /* [n_mat][n_values] of squared inputs */
+    const uint64_t *counts;    /* [n_mat] rows that were added */
+} td_importance;
+
 typedef struct td_logit_bias {
     uint32_t token;
     float bias; /* -INFINITY forbids */

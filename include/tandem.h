@@ -47,6 +47,7 @@ typedef struct td_engine_params {
     bool pack;              /* default true: weights interleaved for this processor at load */
     const char *pack_cache; /* NULL: none; "": beside the model; else a directory */
     bool check_tensors;     /* look for NaN and infinities while loading */
+    bool importance;        /* collect an importance matrix (td_engine_importance): slower */
     td_spec_params spec;    /* defaults of jobs, and ceilings of what a job may ask */
     const char *spec_trace; /* NDJSON of every round; NULL: LLAMA_MTP_ACC_TRACE decides */
     td_load_progress progress;
@@ -281,6 +282,9 @@ typedef bool (*td_score_fn)(void *user, int pos, const float *logits);
  * (td_engine_params.n_logit_rows of them in one step at most). Empties the slot. TD_ERR_CANCELLED when fn stopped. */
 TD_API td_status td_engine_score(td_engine *e, const uint32_t *tokens, int n, int first, td_score_fn fn, void *user,
                                  td_error *err);
+/* Tensor i of the importance matrix: sums over every row computed since the start, drafts not. False beyond the last,
+ * or without td_engine_params.importance. Borrowed; no job may be running. */
+TD_API bool td_engine_importance(const td_engine *e, int i, td_importance *out);
 /* The machine's own limits with the engine's threads: read bandwidth in bytes per second, 8-bit multiply-adds per
  * second with the widest instructions in use. */
 TD_API void td_engine_limits(td_engine *e, double *read_bytes, double *int8_macs);

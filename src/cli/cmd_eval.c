@@ -1,8 +1,10 @@
-/* `tandem eval`: perplexity over a text, and the distance of a configuration from a saved reference run: KL divergence,
- * same top token. Windows, scoring, output and base file follow llama-perplexity, so that numbers can be compared. */
+/* `tandem eval`: perplexity over a text, the distance of a configuration from a saved reference run (KL divergence,
+ * same top token), and the importance matrix of a text for `tandem quantize`. Windows, scoring, output and base file
+ * follow llama-perplexity, so that numbers can be compared. */
 #include "commands.h"
 #include "engine_options.h"
 #include "eval_base.h"
+#include "eval_imatrix.h"
 #include "eval_stats.h"
 
 #include "../base/checked.h"
@@ -16,8 +18,9 @@
 #include <string.h>
 
 typedef struct eval_options {
-    const char *file, *base;
+    const char *file, *base, *imatrix;
     int64_t chunks;
+    int imatrix_format;
     bool kld, json;
 } eval_options;
 
@@ -43,6 +46,18 @@ static const td_option eval_table[] = {
      .names = "--kl-divergence",
      AT(kld),
      .help = "Compare with the reference run; text and windows come from it"},
+    {.kind = TD_OPT_STRING,
+     .names = "--imatrix --output-file",
+     AT(imatrix),
+     .arg = "FILE",
+     .help = "Collect an importance matrix over the windows and write it here"},
+    {.kind = TD_OPT_CHOICE,
+     .names = "--output-format",
+     AT(imatrix_format),
+     .arg = "gguf|dat",
+     .words = "auto gguf dat",
+     .def = "auto",
+     .help = "Form of the importance matrix; auto: by the ending of FILE"},
     {.kind = TD_OPT_SWITCH,
      .names = "--json",
      AT(json),
@@ -192,6 +207,9 @@ static td_status evaluate(eval *v, td_error *err) {
     int64_t t = td_clock_ns();
     if (!status) status = run_windows(v, ids.ids, err);
     if (!status) report(v, td_clock_ns() - t);
+    if (!status && v->o->imatrix)
+        status = eval_imatrix_write(v->e, v->o->imatrix, v->o->imatrix_format, v->o->file ? v->o->file : "", v->n_chunk,
+                                    v->n_ctx, err);
     if (v->out && !status)
         status = td_atomic_commit(v->out, err);
     else if (v->out)
@@ -209,7 +227,8 @@ int td_cmd_eval(int argc, char **argv) {
     td_engine_flags_init(&f);
     const td_option_set sets[] = {{eval_table, &o}, {td_engine_options, &f}, {NULL, NULL}};
     const td_option_usage usage = {"eval", "-m MODEL.gguf -f TEXT [options]",
-                                   "Perplexity of a text, and KL divergence from a reference run.", 0, 0};
+                                   "Perplexity of a text, KL divergence from a reference run, importance matrix.", 0,
+                                   0};
     int n = 0;
     td_options_outcome outcome = td_options_parse(&usage, sets, argc, argv, &n);
     if (outcome != TD_OPTIONS_RUN) return outcome == TD_OPTIONS_DONE ? 0 : 1;
@@ -227,6 +246,7 @@ int td_cmd_eval(int argc, char **argv) {
         v.n_ctx = (int)f.n_ctx;
         f.n_ctx += 64; /* the engine keeps a little room */
         f.n_logit_rows = 64;
+        f.importance = o.imatrix != NULL;
         if ((v.e = td_engine_from_flags("eval", &f))) {
             td_engine_info info;
             td_engine_get_info(v.e, &info);

@@ -686,6 +686,7 @@ td_status td_engine_params_from_flags(td_engine_flags *f, td_engine_params *p, t
     p->cache_ram = f->cache_ram_mib < 0 ? -1 : f->cache_ram_mib << 20;
     p->n_checkpoints = (int)f->n_checkpoints;
     p->n_logit_rows = f->n_logit_rows;
+    p->importance = f->importance;
     p->cache_reuse = (int)f->cache_reuse;
     p->context_shift = f->context_shift;
     p->pack = f->pack;

@@ -22,6 +22,7 @@ typedef struct td_engine_flags {
     const char *spec_trace;
     int64_t log_verbosity;
     int n_logit_rows; /* set by the command */
+    bool importance;  /* set by the command */
     bool verbose;
     td_progress progress;
 } td_engine_flags;

@@ -143,8 +143,11 @@ static td_status reserve(td_engine *e, td_error *err) {
     if (p->n_logit_rows > n_out) n_out = p->n_logit_rows;
     if (n_out > e->max_rows) n_out = e->max_rows;
     e->max_out = n_out;
-    td_workspace_options work = {
-        .max_rows = e->max_rows, .max_out = n_out, .max_hidden = p->n_slots * (deepest + 1), .max_slots = p->n_slots};
+    td_workspace_options work = {.max_rows = e->max_rows,
+                                 .max_out = n_out,
+                                 .max_hidden = p->n_slots * (deepest + 1),
+                                 .max_slots = p->n_slots,
+                                 .importance = p->importance};
     status = td_workspace_create(&e->work, e->model, e->drafter, e->pool, &work, err);
     if (status) return status;
     const td_shape *shape = td_model_shape(e->model);

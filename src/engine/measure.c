@@ -197,6 +197,10 @@ td_status td_engine_score(td_engine *e, const uint32_t *tokens, int n, int first
     return td_engine_command(e, run_score, &c, err);
 }
 
+bool td_engine_importance(const td_engine *e, int i, td_importance *out) {
+    return td_workspace_importance(e->work, i, out);
+}
+
 /* ---- the machine ---- */
 
 #define READ_BYTES ((size_t)512 << 20) /* far beyond any last-level cache */

@@ -28,7 +28,7 @@ static size_t at(int row, int64_t width) {
 static void input_stage(td_team *t, const run *u) {
     const td_shape *s = &t->net->shape;
     int64_t bb = s->d_backbone, d = s->d_model, begin, end;
-    td_acts in = td_acts_at(t->in, t->n_rows, 2 * bb, td_matrix_acts(&u->d->pre));
+    td_acts in = td_team_acts(t, t->in, t->n_rows, 2 * bb, td_matrix_acts(&u->d->pre));
     float *e = t->mem->row;
     for (int r = t->r0; r < t->r1; r++) {
         td_matrix_row(&u->d->target->embd, 0, u->rows[r].token, e, t->mem->scratch);
@@ -123,7 +123,7 @@ static void output_stage(td_team *t, const run *u) {
     int64_t d = s->d_model, begin, end, a, b;
     const td_matrix *post = &u->d->post, *first = ordered ? &u->d->centroids : &t->net->head;
     uint32_t parts = td_matrix_acts(post) | td_matrix_acts(first) | td_matrix_acts(&t->net->head);
-    td_acts in = td_acts_at(t->in, t->n_rows, d, parts);
+    td_acts in = td_team_acts(t, t->in, t->n_rows, d, parts);
     for (int r = t->r0; r < t->r1; r++) td_acts_norm(&in, r, t->x + at(r, d), t->net->output_norm, s->eps);
     for (int r = 0; r < t->n_rows; r++) t->mem->top[r].n = 0;
     td_team_rows_done(t);

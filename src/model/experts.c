@@ -152,16 +152,35 @@ static void down_stage(td_team *t, int l, const td_acts *ex_mid) {
     td_team_barrier(t, TD_STAGE_DOWN);
 }
 
+/* The chosen experts' inputs, in the order of the groups. */
+static void watch_up(const td_team *t, int l, const td_acts *mid) {
+    const td_route *g = &t->mem->route;
+    if (!t->b->importances || t->ith != 0) return;
+    for (int e = 0; e < t->net->shape.n_expert; e++)
+        for (int i = g->first[e]; i < g->first[e + 1]; i++)
+            td_importances_add(t->b->importances, l, TD_SITE_EXPERT_UP, e, mid, g->row[i], 1);
+}
+
+static void watch_down(const td_team *t, int l, const td_acts *ex_mid) {
+    const td_route *g = &t->mem->route;
+    if (!t->b->importances || t->ith != 0) return;
+    for (int e = 0; e < t->net->shape.n_expert; e++)
+        td_importances_add(t->b->importances, l, TD_SITE_EXPERT_DOWN, e, ex_mid, g->slot[e],
+                           g->first[e + 1] - g->first[e]);
+}
+
 void td_experts_run(td_team *t, int l) {
     const td_layer *w = &t->net->layers[l];
     const td_shape *s = &t->net->shape;
     int64_t d = s->d_model, n_router = w->router.n_groups, begin, end, a, b;
     uint32_t parts = td_matrix_acts(&w->gate_exps) | td_matrix_acts(&w->up_exps);
-    td_acts in = td_acts_at(t->in, t->n_rows, d, td_matrix_acts(&w->gate) | td_matrix_acts(&w->up));
-    td_acts mid = td_acts_at(t->mid, t->n_rows, d, parts);
-    td_acts rt = td_acts_at(t->rt, t->n_rows, d, td_matrix_acts(&w->router));
-    td_acts ff = td_acts_at(t->b->ff, t->n_rows, w->down.k, td_matrix_acts(&w->down));
+    td_acts in = td_team_acts(t, t->in, t->n_rows, d, td_matrix_acts(&w->gate) | td_matrix_acts(&w->up));
+    td_acts mid = td_team_acts(t, t->mid, t->n_rows, d, parts);
+    td_acts rt = td_team_acts(t, t->rt, t->n_rows, d, td_matrix_acts(&w->router));
+    td_acts ff = td_team_acts(t, t->b->ff, t->n_rows, w->down.k, td_matrix_acts(&w->down));
     norms(t, l, &in, &mid, &rt);
+    td_team_watch(t, l, TD_SITE_UP, &in);
+    td_team_watch(t, l, TD_SITE_ROUTER, &rt);
     while (td_pool_take(t->pool, n_router + ff.n_blocks, td_grain(t, n_router + ff.n_blocks), &begin, &end)) {
         if (td_part(begin, end, 0, n_router, &a, &b))
             td_matmul(&w->router, 0, a, b, &rt, 0, t->n_rows, t->b->router, s->n_expert, t->mem->scratch);
@@ -173,9 +192,12 @@ void td_experts_run(td_team *t, int l) {
     float *weight = t->own ? t->mem->route.weight : t->b->weight;
     choose(t, l, pick, weight);
     int n_grouped = group(t, pick, weight);
-    td_acts ex_in = td_acts_at(t->b->ex_in, n_grouped, d, parts);
-    td_acts ex_mid = td_acts_at(t->b->ex_mid, n_grouped, s->d_expert, td_matrix_acts(&w->down_exps));
+    td_acts ex_in = td_team_acts(t, t->b->ex_in, n_grouped, d, parts);
+    td_acts ex_mid = td_team_acts(t, t->b->ex_mid, n_grouped, s->d_expert, td_matrix_acts(&w->down_exps));
+    td_team_watch(t, l, TD_SITE_DOWN, &ff);
+    watch_up(t, l, &mid);
     if (!t->own) gather(t, &mid, &ex_in);
     up_stage(t, l, &mid, &ex_in, &ex_mid, &ff);
+    watch_down(t, l, &ex_mid);
     down_stage(t, l, &ex_mid);
 }

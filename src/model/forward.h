@@ -11,6 +11,7 @@
 #include "../kernels/attention.h"
 #include "../kernels/kernels.h"
 #include "../kv/kv.h"
+#include "importance.h"
 #include "weights.h"
 
 enum {
@@ -95,6 +96,8 @@ typedef struct td_bufs {
     int32_t *chosen;  /* [max_rows][n_centroid_used] */
     float *z;         /* [max_rows][n_centroid_used * n_vocab / n_centroid] */
     int turn;
+    td_importances *importances; /* NULL: not collected; borrowed */
+    uint32_t watched_parts;      /* of all activations, for the above */
 } td_bufs;
 
 typedef struct td_clock_stages {
@@ -115,12 +118,14 @@ struct td_workspace {
     td_best *best;    /* [max_rows] */
     int n_rows, n_logits, n_best, n_hidden; /* of the last step */
     td_clock_stages clock;
+    td_importances *importances; /* of the target; NULL: not collected */
     uint64_t n_bytes;
 };
 
-/* `row_values`: the widest row that is quantised, if wider than d_model; `scratch`: bytes beyond the matrices' own. */
+/* `row_values`: the widest row that is quantised, if wider than d_model; `scratch`: bytes beyond the matrices' own;
+ * `watch`: collects the layers' activations, or NULL. */
 td_status td_bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_rows, size_t row_values, size_t scratch,
-                         td_error *err);
+                         td_importances *watch, td_error *err);
 void td_bufs_free(td_bufs *b);
 /* Angles and visible ranges of a step's rows; every plan. `pos` and `hi` of row i through the two functions' user. */
 td_status td_bufs_plan(td_bufs *b, int n_rows, td_error *err);
@@ -170,7 +175,11 @@ void td_experts_run(td_team *t, int l);
 
 /* Products write y[i * ldy + p] for rows p of the matrix: where y begins if `tile` is to hold rows from p0. */
 float *td_tile(float *tile, int64_t p0);
-td_acts td_acts_at(uint8_t *mem, int n_rows, int64_t k, uint32_t parts);
+/* Activations in `mem`, with the parts asked for and those that are watched. */
+td_acts td_team_acts(const td_team *t, uint8_t *mem, int n_rows, int64_t k, uint32_t parts);
+/* Counts the activations of all rows in the importance matrix, if one is collected. Between two barriers in which
+ * nobody writes them. */
+void td_team_watch(const td_team *t, int layer, td_site site, const td_acts *a);
 void td_top_add(td_top *top, float value, int32_t id);
 
 #endif

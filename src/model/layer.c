@@ -21,9 +21,10 @@ static void project(td_team *t, int l) {
     const td_layer *w = &t->net->layers[l];
     const td_bufs *b = t->b;
     int64_t d = t->net->shape.d_model;
-    td_acts in = td_acts_at(t->in, t->n_rows, d, parts_of(&w->q, &w->k, &w->v));
+    td_acts in = td_team_acts(t, t->in, t->n_rows, d, parts_of(&w->q, &w->k, &w->v));
     for (int r = t->r0; r < t->r1; r++) td_acts_norm(&in, r, t->x + at(r, d), w->attn_norm, t->net->shape.eps);
     td_team_rows_done(t);
+    td_team_watch(t, l, TD_SITE_QKV, &in);
     td_job jobs[3] = {{&w->q, &in, b->q, w->q.n_rows}};
     int n = 1;
     if (present(&w->k)) jobs[n++] = (td_job){&w->k, &in, b->k, w->k.n_rows};
@@ -103,9 +104,10 @@ static void attend(td_team *t, int l, const float *q) {
 static void project_out(td_team *t, int l) {
     const td_layer *w = &t->net->layers[l];
     int64_t n_q = w->o.k;
-    td_acts out = td_acts_at(t->out, t->n_rows, n_q, td_matrix_acts(&w->o));
+    td_acts out = td_team_acts(t, t->out, t->n_rows, n_q, td_matrix_acts(&w->o));
     for (int r = t->r0; r < t->r1; r++) t->kn->acts_set(&out, r, t->b->att + at(r, n_q), NULL, 1.0f, 0, out.n_blocks);
     td_team_rows_done(t);
+    td_team_watch(t, l, TD_SITE_OUT, &out);
     td_job job = {&w->o, &out, t->b->y, w->o.n_rows};
     td_matmuls(t, &job, 1);
     td_team_barrier(t, TD_STAGE_OUT);
@@ -116,17 +118,19 @@ static void ffn(td_team *t, int l) {
     const td_layer *w = &t->net->layers[l];
     const td_shape *s = &t->net->shape;
     int64_t d = s->d_model, begin, end;
-    td_acts in = td_acts_at(t->in, t->n_rows, d, parts_of(&w->gate, &w->up, NULL));
-    td_acts ff = td_acts_at(t->b->ff, t->n_rows, w->down.k, td_matrix_acts(&w->down));
+    td_acts in = td_team_acts(t, t->in, t->n_rows, d, parts_of(&w->gate, &w->up, NULL));
+    td_acts ff = td_team_acts(t, t->b->ff, t->n_rows, w->down.k, td_matrix_acts(&w->down));
     for (int r = t->r0; r < t->r1; r++) {
         float *x = t->x + at(r, d);
         t->kn->rmsnorm_add(x, t->b->y + at(r, d), w->post_attn_norm, d, s->eps, 1.0f);
         td_acts_norm(&in, r, x, w->ffn_norm, s->eps);
     }
     td_team_rows_done(t);
+    td_team_watch(t, l, TD_SITE_UP, &in);
     while (td_pool_take(t->pool, ff.n_blocks, td_grain(t, ff.n_blocks), &begin, &end))
         td_matmul_glu(&w->gate, &w->up, 0, begin, end, &in, 0, t->n_rows, &ff, 0, t->mem->scratch);
     td_team_barrier(t, TD_STAGE_UP);
+    td_team_watch(t, l, TD_SITE_DOWN, &ff);
     td_job job = {&w->down, &ff, t->b->y, w->down.n_rows};
     td_matmuls(t, &job, 1);
     td_team_barrier(t, TD_STAGE_DOWN);
@@ -155,10 +159,11 @@ static void per_layer(td_team *t, int l) {
     const td_layer *w = &t->net->layers[l];
     const td_shape *s = &t->net->shape;
     int64_t d = s->d_model, n = s->d_ple, begin, end;
-    td_acts in = td_acts_at(t->in, t->n_rows, d, td_matrix_acts(&w->ple_gate));
-    td_acts pl = td_acts_at(t->b->pl, t->n_rows, n, td_matrix_acts(&w->ple_proj));
+    td_acts in = td_team_acts(t, t->in, t->n_rows, d, td_matrix_acts(&w->ple_gate));
+    td_acts pl = td_team_acts(t, t->b->pl, t->n_rows, n, td_matrix_acts(&w->ple_proj));
     for (int r = t->r0; r < t->r1; r++) t->kn->acts_set(&in, r, t->x + at(r, d), NULL, 1.0f, 0, in.n_blocks);
     td_team_rows_done(t);
+    td_team_watch(t, l, TD_SITE_PLE_GATE, &in);
     while (td_pool_take(t->pool, pl.n_blocks, td_grain(t, pl.n_blocks), &begin, &end)) {
         int64_t g1 = 2 * end < w->ple_gate.n_groups ? 2 * end : w->ple_gate.n_groups;
         td_matmul(&w->ple_gate, 0, 2 * begin, g1, &in, 0, t->n_rows, t->b->ple_gate, n, t->mem->scratch);
@@ -167,6 +172,7 @@ static void per_layer(td_team *t, int l) {
                             end);
     }
     td_team_barrier(t, TD_STAGE_PLE);
+    td_team_watch(t, l, TD_SITE_PLE_PROJ, &pl);
     td_job job = {&w->ple_proj, &pl, t->b->y, d};
     td_matmuls(t, &job, 1);
     td_team_barrier(t, TD_STAGE_PLE);

@@ -10,6 +10,7 @@
 #ifndef TD_MODEL_MODEL_H
 #define TD_MODEL_MODEL_H
 
+#include "../../include/tandem-types.h"
 #include "../base/pool.h"
 #include "../base/progress.h"
 #include "../base/status.h"
@@ -91,10 +92,11 @@ td_attach_code td_attach_check(const td_gguf *t, const td_gguf *a, td_error *err
 /* ---- workspace ---- */
 
 typedef struct td_workspace_options {
-    int max_rows;   /* rows of one step; prefill chunks are cut to it by the caller */
-    int max_out;    /* rows of one step with TD_ROW_LOGITS: n_vocab floats each */
-    int max_hidden; /* rows of one step with TD_ROW_HIDDEN (0: as max_rows): d_model floats each */
-    int max_slots;  /* drafting rows of one td_drafter_forward */
+    int max_rows;    /* rows of one step; prefill chunks are cut to it by the caller */
+    int max_out;     /* rows of one step with TD_ROW_LOGITS: n_vocab floats each */
+    int max_hidden;  /* rows of one step with TD_ROW_HIDDEN (0: as max_rows): d_model floats each */
+    int max_slots;   /* drafting rows of one td_drafter_forward */
+    bool importance; /* collect what td_workspace_importance hands out: slower */
 } td_workspace_options;
 
 /* `drafter` may be NULL. `pool` gives the number of threads it is made for. */
@@ -137,6 +139,10 @@ td_status td_target_forward(const td_model *m, td_kv *kv, const td_step *step, t
 const float *td_workspace_logits(const td_workspace *w, int i); /* [n_vocab] f32 */
 const float *td_workspace_hidden(const td_workspace *w, int i); /* [d_model] f32 */
 int32_t td_workspace_argmax(const td_workspace *w, int i, float *logit /* may be NULL */);
+
+/* Sums over all rows so far of the target's squared activations, tensor i of those that multiply them; false beyond the
+ * last, and when they are not collected. Borrowed. */
+bool td_workspace_importance(const td_workspace *w, int i, td_importance *out);
 
 /* ---- drafter ---- */
 

@@ -81,7 +81,7 @@ static void input_stage(td_team *t, const run *u) {
     bool ple = s->d_ple > 0;
     int64_t n_angles = 2 * (int64_t)t->n_rows, n_groups = ple ? u->m->ple_proj.n_groups : 0;
     int64_t unit = td_grain(t, n_groups), n_proj = (n_groups + unit - 1) / unit, begin, end;
-    td_acts in = td_acts_at(t->in, t->n_rows, s->d_model, ple ? td_matrix_acts(&u->m->ple_proj) : TD_ACTS_F32);
+    td_acts in = td_team_acts(t, t->in, t->n_rows, s->d_model, ple ? td_matrix_acts(&u->m->ple_proj) : TD_ACTS_F32);
     embed(t, u, ple ? &in : NULL);
     while (td_pool_take(t->pool, n_proj + n_angles, 1, &begin, &end)) {
         if (begin >= n_proj) {
@@ -131,7 +131,7 @@ static void head(td_team *t, const run *u) {
     const td_matrix *m = &t->net->head;
     int n_out = w->n_logits + w->n_best;
     int64_t v = s->n_vocab, begin, end;
-    td_acts in = td_acts_at(t->in, n_out, s->d_model, td_matrix_acts(m));
+    td_acts in = td_team_acts(t, t->in, n_out, s->d_model, td_matrix_acts(m));
     final_norm(t, u, &in);
     for (int i = 0; i < w->n_best; i++) t->mem->best[i] = (td_best){-INFINITY, -1};
     while (td_pool_take(t->pool, m->n_groups, TD_HEAD_GROUPS, &begin, &end)) {

@@ -73,10 +73,14 @@ float *td_tile(float *tile, int64_t p0) {
     return (float *)((uintptr_t)tile - (uintptr_t)p0 * sizeof *tile); /* not dereferenced below p0 */
 }
 
-td_acts td_acts_at(uint8_t *mem, int n_rows, int64_t k, uint32_t parts) {
+td_acts td_team_acts(const td_team *t, uint8_t *mem, int n_rows, int64_t k, uint32_t parts) {
     td_acts a;
-    td_acts_init(&a, mem, n_rows, k, parts);
+    td_acts_init(&a, mem, n_rows, k, parts | t->b->watched_parts);
     return a;
+}
+
+void td_team_watch(const td_team *t, int layer, td_site site, const td_acts *a) {
+    if (t->b->importances && t->ith == 0) td_importances_add(t->b->importances, layer, site, 0, a, 0, t->n_rows);
 }
 
 void td_top_add(td_top *top, float value, int32_t id) {

@@ -37,7 +37,8 @@ typedef struct sizes {
 } sizes;
 
 /* What each kind of activations must hold, for the types that its readers have. */
-static void find_parts(const td_net *net, sizes *z) {
+static void find_parts(const td_net *net, uint32_t watched, sizes *z) {
+    z->in_parts = z->out_parts = z->ff_parts = z->ple_parts = z->ex_parts = z->ex_mid_parts = watched;
     for (int i = 0; i < net->pack.n_items; i++) {
         const td_matrix *m = net->pack.items[i].m;
         z->in_parts |= td_matrix_acts(m); /* norms feed most matrices: one set for all */
@@ -169,12 +170,14 @@ static td_status make_plans(td_bufs *b, td_error *err) {
 }
 
 td_status td_bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_rows, size_t row_values, size_t scratch,
-                         td_error *err) {
+                         td_importances *watch, td_error *err) {
     const td_shape *s = &net->shape;
     memset(b, 0, sizeof *b);
     b->net = net;
     b->max_rows = max_rows;
     b->n_thread = n_thread;
+    b->importances = watch;
+    b->watched_parts = watch ? TD_ACTS_F32 : 0;
     sizes z = {.net = net, .rows = (size_t)max_rows, .d = (size_t)s->d_model, .q = (size_t)s->max_q};
     z.kv = (size_t)s->max_kv;
     z.ff = (size_t)s->max_ff;
@@ -184,7 +187,7 @@ td_status td_bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_ro
     z.used = (size_t)s->n_expert_used;
     /* Grouped rows: every expert's group begins at a panel. */
     z.entries = z.rows * z.used + z.experts * (TD_PANEL - 1);
-    find_parts(net, &z);
+    find_parts(net, b->watched_parts, &z);
     bump p = {0};
     lay_out(&p, b, &z);
     if (!p.overflow) p.memory = td_alloc_aligned(p.at, 128);
@@ -249,9 +252,11 @@ td_status td_workspace_create(td_workspace **out, const td_model *m, const td_dr
     w->max_hidden = o->max_hidden ? o->max_hidden : o->max_rows;
     int nth = td_pool_size(pool);
     size_t embd = td_matrix_row_scratch(&m->embd), table = m->ple_embd.n_rows ? td_matrix_row_scratch(&m->ple_embd) : 0;
-    td_status st = td_bufs_create(&w->target, &m->net, nth, o->max_rows, 0, max_size(embd, table), err);
+    td_status st = o->importance ? td_importances_create(&w->importances, &m->net, err) : TD_OK;
+    if (!st) st = td_bufs_create(&w->target, &m->net, nth, o->max_rows, 0, max_size(embd, table), w->importances, err);
     if (!st && d && o->max_slots)
-        st = td_bufs_create(&w->draft, &d->net, nth, o->max_slots, 2 * (size_t)d->net.shape.d_backbone, embd, err);
+        st =
+            td_bufs_create(&w->draft, &d->net, nth, o->max_slots, 2 * (size_t)d->net.shape.d_backbone, embd, NULL, err);
     if (!st) st = reserve_results(w, err);
     if (st) {
         td_workspace_free(w);
@@ -269,6 +274,7 @@ void td_workspace_free(td_workspace *w) {
     const td_shape *s = &w->model->net.shape;
     td_bufs_free(&w->target);
     td_bufs_free(&w->draft);
+    td_importances_free(w->importances);
     if (w->logits) td_free_aligned(w->logits, (size_t)w->max_out * (size_t)s->n_vocab * sizeof(float));
     if (w->hidden) td_free_aligned(w->hidden, (size_t)w->max_hidden * (size_t)s->d_model * sizeof(float));
     free(w->logits_at);
@@ -293,6 +299,10 @@ const float *td_workspace_logits(const td_workspace *w, int i) {
 const float *td_workspace_hidden(const td_workspace *w, int i) {
     if (i < 0 || i >= w->n_rows || w->hidden_at[i] < 0) return NULL;
     return w->hidden + (size_t)w->hidden_at[i] * (size_t)w->model->net.shape.d_model;
+}
+
+bool td_workspace_importance(const td_workspace *w, int i, td_importance *out) {
+    return w->importances && td_importances_get(w->importances, i, out);
 }
 
 int32_t td_workspace_argmax(const td_workspace *w, int i, float *logit) {
