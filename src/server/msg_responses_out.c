@@ -101,26 +101,25 @@ bool msg_responses_begin(msg_writer *w, const msg_usage *u) {
 
 /* ---- items ------------------------------------------------------------------------------------------------------- */
 
+/* The one part of an open thought or message, with the first bytes of its text. */
+static void put_part(msg_writer *w, size_t n_bytes) {
+    msg_put(w, "{\"type\":\"%s\",\"text\":", w->block == CONTENT ? "output_text" : "reasoning_text");
+    msg_put_string(w, w->text.data, n_bytes);
+    msg_put(w, w->block == CONTENT ? ",\"annotations\":[],\"logprobs\":[]}" : "}");
+}
+
 /* The open item as JSON, with the text that it has so far when it is `done`. */
 static void put_item(msg_writer *w, const char *status, bool done) {
     const td_chat_block *b = w->reply.n_blocks ? &w->reply.blocks[w->reply.n_blocks - 1] : NULL;
     size_t n = done ? w->text.n_bytes : 0;
     if (w->block == REASONING) {
         msg_put(w, "{\"id\":\"%s\",\"type\":\"reasoning\",\"summary\":[],\"content\":[", w->item_id);
-        if (done) {
-            msg_put(w, "{\"type\":\"reasoning_text\",\"text\":");
-            msg_put_string(w, w->text.data, n);
-            msg_put(w, "}");
-        }
+        if (done) put_part(w, n);
         msg_put(w, "],\"encrypted_content\":null,\"status\":\"%s\"}", status);
     } else if (w->block == CONTENT) {
         msg_put(w, "{\"id\":\"%s\",\"type\":\"message\",\"role\":\"assistant\",\"status\":\"%s\",\"content\":[",
                 w->item_id, status);
-        if (done) {
-            msg_put(w, "{\"type\":\"output_text\",\"text\":");
-            msg_put_string(w, w->text.data, n);
-            msg_put(w, ",\"annotations\":[],\"logprobs\":[]}");
-        }
+        if (done) put_part(w, n);
         msg_put(w, "]}");
     } else {
         msg_put(w, "{\"id\":\"%s\",\"type\":\"function_call\",\"call_id\":\"%s\",\"name\":", w->item_id,
@@ -133,10 +132,11 @@ static void put_item(msg_writer *w, const char *status, bool done) {
     }
 }
 
-static void put_part(msg_writer *w, size_t n_bytes) {
-    msg_put(w, ",\"part\":{\"type\":\"output_text\",\"text\":");
-    msg_put_string(w, w->text.data, n_bytes);
-    msg_put(w, ",\"annotations\":[],\"logprobs\":[]}");
+static void put_part_event(msg_writer *w, const char *name, size_t n_bytes) {
+    item_event(w, name, true);
+    msg_put(w, ",\"part\":");
+    put_part(w, n_bytes);
+    close_event(w);
 }
 
 static void open_item(msg_writer *w, int kind) {
@@ -149,10 +149,7 @@ static void open_item(msg_writer *w, int kind) {
     msg_put(w, ",\"output_index\":%d,\"item\":", w->n_blocks - 1);
     put_item(w, "in_progress", false);
     close_event(w);
-    if (kind != CONTENT) return;
-    item_event(w, "response.content_part.added", true);
-    put_part(w, 0);
-    close_event(w);
+    if (kind != CALL) put_part_event(w, "response.content_part.added", 0);
 }
 
 static void put_text_done(msg_writer *w) {
@@ -169,10 +166,7 @@ static void put_text_done(msg_writer *w) {
     }
     if (w->block == CONTENT) msg_put(w, ",\"logprobs\":[]");
     close_event(w);
-    if (w->block != CONTENT) return;
-    item_event(w, "response.content_part.done", true);
-    put_part(w, w->text.n_bytes);
-    close_event(w);
+    if (w->block != CALL) put_part_event(w, "response.content_part.done", w->text.n_bytes);
 }
 
 /* `quiet`: no events, only the list of items. */

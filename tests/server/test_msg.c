@@ -506,8 +506,10 @@ static void test_responses_stream(void **state) {
     static const char *const names[] = {"response.created",
                                         "response.in_progress",
                                         "response.output_item.added",
+                                        "response.content_part.added",
                                         "response.reasoning_text.delta",
                                         "response.reasoning_text.done",
+                                        "response.content_part.done",
                                         "response.output_item.done",
                                         "response.output_item.added",
                                         "response.content_part.added",
@@ -521,13 +523,13 @@ static void test_responses_stream(void **state) {
                                         "response.function_call_arguments.done",
                                         "response.output_item.done",
                                         "response.completed"};
-    static const int items[] = {-1, -1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, -1};
+    static const int items[] = {-1, -1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, -1};
     char *got = write_answer(msg_read_responses, "{'input':'q','stream':true,'temperature':0.5}", agent, 6,
                              MSG_STOP_MODEL, NULL);
     td_arena *a = td_arena_create(0);
     const td_json *v = NULL, *done[3] = {NULL};
     char *at = got;
-    for (int i = 0; i < 18; i++) {
+    for (int i = 0; i < 20; i++) {
         char *data = strstr(at, "\ndata: "), *end = strstr(at, "\n\n");
         int64_t n = -1;
         assert_true(data && end);
