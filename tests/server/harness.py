@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -62,7 +63,7 @@ class Server:
             check(time.monotonic() < deadline, "the server says nothing:", self.text())
             time.sleep(0.01)
 
-    def connect(self, timeout=20):
+    def connect(self, timeout=120):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def call(self, method, path, body=None, headers=None, raw=None):
@@ -118,6 +119,15 @@ class Server:
                 return
             check(time.monotonic() - t0 < seconds, "slot never gets busy")
             time.sleep(0.002)
+
+    def no_blanks(self):
+        """Random weights like blanks, which JSON allows between its parts: with this "logit_bias" answers stay short."""
+        tab = self.post("/tokenize", {"content": "\t"})["tokens"][0]  # a byte token, as tabs have no other
+        ids = {tab, tab + 1, tab + 4, tab + 23}
+        for c in "\t\n\r ":
+            for n in range(1, 33):
+                ids.update(self.post("/tokenize", {"content": c * n})["tokens"])
+        return [[i, False] for i in sorted(ids)]
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
@@ -201,3 +211,38 @@ def parse_metrics(text):
             check(values == sorted(values), "buckets fall:", name)
             check(buckets[-1][0] == 'le="+Inf"' and values[-1] == samples[name + "_count", ""], "+Inf:", name)
     return samples, types
+
+
+def run(scope, *flags):
+    """Runs the functions test_NAME of `scope` (those named on the command line, or all) against a server with a pair of
+    random weights; its files are in s.folder. The exit status of the process."""
+    tests = {name[5:]: f for name, f in scope.items() if name.startswith("test_")}
+    chosen = sys.argv[1:] or list(tests)
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([BINARY, "synth", "tiny", "-o", folder, "--vocab", "8192", "--quiet"], check=True,
+                       stdout=subprocess.DEVNULL)
+        files = sorted(os.listdir(folder))
+        draft = next(os.path.join(folder, f) for f in files if "assistant" in f)
+        model = next(os.path.join(folder, f) for f in files if "assistant" not in f and f.endswith(".gguf"))
+        s = Server(model, "-md", draft, "--slot-save-path", folder, *flags)
+        s.model, s.draft, s.folder = model, draft, folder
+        try:
+            for name in chosen:
+                t0 = time.monotonic()
+                try:
+                    tests[name](s)
+                    print("ok   %-16s %5.1f s" % (name, time.monotonic() - t0), flush=True)
+                except (Failure, Exception) as e:
+                    failed.append(name)
+                    print("FAIL %-16s %s: %s" % (name, type(e).__name__, e), flush=True)
+                if s.process.poll() is not None:
+                    print("the server ended with", s.process.returncode, s.text())
+                    return 1
+            log = s.stop()
+            if failed:
+                print(log[-2000:])
+        finally:
+            s.kill()
+    print("%d of %d failed: %s" % (len(failed), len(chosen), " ".join(failed)) if failed else "all passed")
+    return 1 if failed else 0

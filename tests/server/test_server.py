@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
-from harness import BINARY, Failure, Server, check, parse_metrics, same
+from harness import BINARY, Server, check, parse_metrics, run, same
 
 PROMPT = "The quick brown fox"
 GREEDY = {"prompt": PROMPT, "temperature": 0, "n_predict": 48, "ignore_eos": True}
@@ -247,16 +246,6 @@ def test_probs(s):
     refused(s, "/completion", {**GREEDY, "n_probs": 1001}, "n_probs")
 
 
-def no_blanks(s):
-    """Random weights like blanks, which JSON allows between its parts: without them the answers stay short."""
-    tab = s.post("/tokenize", {"content": "\t"})["tokens"][0]  # a byte token, as tabs have no other
-    ids = {tab, tab + 1, tab + 4, tab + 23}
-    for c in "\t\n\r ":
-        for n in range(1, 33):
-            ids.update(s.post("/tokenize", {"content": c * n})["tokens"])
-    return [[i, False] for i in sorted(ids)]
-
-
 def test_grammar(s):
     for drafts in (True, False):
         a = s.post("/completion", {**GREEDY, "ignore_eos": False, "grammar": 'root ::= "yes" | "no"',
@@ -264,11 +253,11 @@ def test_grammar(s):
         check(a["content"] in ("yes", "no") and a["stop_type"] == "eos", a["content"], a["stop_type"])
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}, "c": {"enum": ["red", "green"]}},
               "required": ["ok", "c"], "additionalProperties": False}
-    a = s.post("/completion", {**GREEDY, "ignore_eos": False, "json_schema": schema, "logit_bias": no_blanks(s)})
+    a = s.post("/completion", {**GREEDY, "ignore_eos": False, "json_schema": schema, "logit_bias": s.no_blanks()})
     o = json.loads(a["content"])
     check(set(o) == {"ok", "c"} and isinstance(o["ok"], bool) and o["c"] in ("red", "green"), o)
     form = {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": schema}}
-    quiet = {"logit_bias": no_blanks(s), "chat_template_kwargs": {"enable_thinking": False}, "max_tokens": 64}
+    quiet = {"logit_bias": s.no_blanks(), "chat_template_kwargs": {"enable_thinking": False}, "max_tokens": 64}
     a = s.post("/v1/chat/completions", {**CHAT, **quiet, "response_format": form})
     check(json.loads(a["choices"][0]["message"]["content"])["c"] in ("red", "green"), a)
     refused(s, "/completion", {**GREEDY, "grammar": "root ::= ("}, "grammar")
@@ -340,7 +329,7 @@ TOOLS = [{"type": "function", "function": {"name": "paint", "description": "Pain
 
 def test_tools(s):
     body = {**CHAT, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 200,
-            "logit_bias": no_blanks(s), "chat_template_kwargs": {"enable_thinking": False}}
+            "logit_bias": s.no_blanks(), "chat_template_kwargs": {"enable_thinking": False}}
     c = s.post("/v1/chat/completions", body)["choices"][0]
     same(c["finish_reason"], "tool_calls")
     call = c["message"]["tool_calls"][0]
@@ -353,7 +342,7 @@ def test_tools(s):
     follow = {**body, "tool_choice": "auto", "max_tokens": 8, "messages": CHAT["messages"] + [
         c["message"], {"role": "tool", "tool_call_id": call["id"], "content": "done"}]}
     same(len(s.post("/v1/chat/completions", follow)["choices"]), 1)
-    a = {"max_tokens": 200, "temperature": 0, "messages": CHAT["messages"], "tool_choice": {"type": "any"}, "logit_bias": no_blanks(s),
+    a = {"max_tokens": 200, "temperature": 0, "messages": CHAT["messages"], "tool_choice": {"type": "any"}, "logit_bias": s.no_blanks(),
          "tools": [{"name": "paint", "input_schema": TOOLS[0]["function"]["parameters"]}]}
     m = s.post("/v1/messages", a)
     same((m["stop_reason"], m["content"][-1]["type"]), ("tool_use", "tool_use"))
@@ -691,38 +680,4 @@ def test_start(s):
         check(word in r.stderr.decode().strip().split("\n")[-1], flags, r.stderr)
 
 
-def main():
-    tests = {name[5:]: f for name, f in globals().items() if name.startswith("test_")}
-    chosen = sys.argv[1:] or list(tests)
-    failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([BINARY, "synth", "tiny", "-o", folder, "--vocab", "8192", "--quiet"], check=True,
-                       stdout=subprocess.DEVNULL)
-        files = sorted(os.listdir(folder))
-        draft = next(os.path.join(folder, f) for f in files if "assistant" in f)
-        model = next(os.path.join(folder, f) for f in files if "assistant" not in f and f.endswith(".gguf"))
-        s = Server(model, "-md", draft, "-np", "4", "-c", "4096", "--metrics", "--slot-save-path", folder,
-                   "--spec-fixed", "--spec-draft-n-max", "3")
-        s.model, s.draft, s.folder = model, draft, folder
-        try:
-            for name in chosen:
-                t0 = time.monotonic()
-                try:
-                    tests[name](s)
-                    print("ok   %-16s %5.1f s" % (name, time.monotonic() - t0), flush=True)
-                except (Failure, Exception) as e:
-                    failed.append(name)
-                    print("FAIL %-16s %s: %s" % (name, type(e).__name__, e), flush=True)
-                if s.process.poll() is not None:
-                    print("the server ended with", s.process.returncode, s.text())
-                    return 1
-            log = s.stop()
-            if failed:
-                print(log[-2000:])
-        finally:
-            s.kill()
-    print("%d of %d failed: %s" % (len(failed), len(chosen), " ".join(failed)) if failed else "all passed")
-    return 1 if failed else 0
-
-
-sys.exit(main())
+sys.exit(run(globals(), "-np", "4", "-c", "4096", "--metrics", "--spec-fixed", "--spec-draft-n-max", "3"))
