@@ -135,14 +135,18 @@ TD_INLINE vf float_line(int form, const uint8_t *w, int r) {
     return form == TD_FORM_F16 ? vf_f16(w + 2 * r) : vf_bf16(w + 2 * r);
 }
 
+/* Every 32 products are a sum of their own, and the sums are added: one chain over all of k would round k times. */
 TD_INLINE void tile_floats(const td_tile_args *a, int form, int T, int P, int r0) {
     const int bytes = form == TD_FORM_F32 ? 64 : 32;
-    vf acc[TD_ACC_FLOATS];
+    vf total[TD_ACC_FLOATS];
     const uint8_t *w = a->w;
     const float *f = a->f;
-    acc_begin(acc, a, T, P, r0);
+    acc_begin(total, a, T, P, r0);
     for (int64_t i = 0; i < a->n; f += TD_PANEL * 32) {
         int64_t end = i + 32 < a->n ? i + 32 : a->n;
+        vf acc[TD_ACC_FLOATS];
+        TD_UNROLL
+        for (int j = 0; j < P * T; j++) acc[j] = vf_zero();
         for (const float *g = f; i < end; i++, g++, w += bytes) {
             if (r0 == 0) prefetch(w, 1);
             TD_UNROLL
@@ -154,8 +158,10 @@ TD_INLINE void tile_floats(const td_tile_args *a, int form, int T, int P, int r0
                                             acc[p * T + t]);
             }
         }
+        TD_UNROLL
+        for (int j = 0; j < P * T; j++) total[j] = vf_add(total[j], acc[j]);
     }
-    acc_end(acc, a, T, P, r0);
+    acc_end(total, a, T, P, r0);
 }
 
 /* Passes side by side: as many as leave T * P accumulators in registers. */

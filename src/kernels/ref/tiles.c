@@ -207,7 +207,7 @@ static void quantised(const td_tile_args *a, const td_form *f, int n_tok) {
 static void floats(const td_tile_args *a, const td_form *f, int n_tok) {
     for (int r = 0; r < TD_GROUP; r++)
         for (int t = 0; t < n_tok; t++) {
-            float acc = a->resume ? a->y[t * a->ldy + r] : 0.0f;
+            float total = a->resume ? a->y[t * a->ldy + r] : 0.0f, acc = 0.0f;
             for (int64_t i = 0; i < a->n; i++) {
                 float w;
                 const uint8_t *p = a->w + (size_t)(i * TD_GROUP + r) * f->bytes;
@@ -216,8 +216,12 @@ static void floats(const td_tile_args *a, const td_form *f, int n_tok) {
                 else
                     w = f->id == TD_FORM_F16 ? f16_at(p) : td_bf16_to_f32(td_load_u16(p));
                 acc = fmaf(w, a->f[i / 32 * 256 + 32 * t + i % 32], acc);
+                if (i % 32 == 31 || i == a->n - 1) { /* sums of 32 are added up */
+                    total += acc;
+                    acc = 0.0f;
+                }
             }
-            a->y[t * a->ldy + r] = acc;
+            a->y[t * a->ldy + r] = total;
         }
 }
 
