@@ -24,7 +24,7 @@ def held_hash(*parts):
 
 
 class Gen:
-    def __init__(self, seed, held=False, mix=3):
+    def __init__(self, seed, held=False, mix=4):
         self.r, self.held, self.mix = random.Random(seed), held, mix
 
     # ---- choices -------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ class Gen:
     def name(self):
         if self.held and self.chance(0.6):
             return self.one(NAMES_HELD)
-        if self.mix == 3 and not self.held and self.chance(0.35):
+        if self.mix >= 3 and not self.held and self.chance(0.35):
             return self.word().capitalize()
         if self.held or self.chance(0.30):
             return self.one(SYLL_A) + "".join(self.one(SYLL_B) for _ in range(self.r.choice((1, 1, 2)))) + self.one(SYLL_C)
@@ -122,7 +122,7 @@ class Gen:
         return [(q, [{"thought": th, "content": f"{a} {k} {b} = {c}."}])]
 
     def top(self):
-        return 50 if self.mix == 1 or not self.chance(0.8 if self.mix == 2 else 0.95) else 20
+        return 50 if self.mix == 1 or not self.chance((0.8, 0.95, 0.5)[self.mix - 2]) else 20
 
     def sums(self):
         """many small sums in one conversation"""
@@ -294,6 +294,8 @@ class Gen:
         else:
             pool = sorted(set(ANIMALS + FOODS + OBJECTS + COLOURS))
             x = self.one([w for w in pool if held_hash("spell", w) == self.held])
+            if self.mix > 3 and not self.held and self.chance(0.6):
+                x = self.one([self.word(), self.name().lower(), self.city().lower()])
             q = self.one([f"Spell the word {x}.", f"How do you spell {x}?", f"Spell {x}."])
             a, th = "-".join(x), f"The letters of {x}, one by one."
         return [(q, [{"thought": th, "content": a}])]
@@ -304,7 +306,8 @@ class Gen:
         if self.held:
             f = self.one(FUNCS_HELD)
         elif self.mix > 1 and self.chance(0.4):
-            f = self.one([self.one(OBJECTS), self.one(ANIMALS), self.name().lower(), self.one(FUNCS) + "_" + self.one(OBJECTS)])
+            f = self.one([self.one(OBJECTS), self.one(ANIMALS), self.name().lower(), self.one(FUNCS) + "_" + self.one(OBJECTS)] +
+                         ([self.word(), self.word() + "_" + self.word()] if self.mix > 3 else []))
         elif self.chance(0.4):
             f = self.one(FUNCS)
         own = f not in [c[2] for c in CODE]
@@ -478,11 +481,13 @@ class Gen:
     KINDS = ["lookup"] * 26 + ["story"] * 17 + ["tools"] * 20 + ["code"] * 9 + ["short"] * 26 + ["my_name"] * 5 + ["long"] * 3
     KINDS2 = ["lookup"] * 30 + ["story"] * 12 + ["tools"] * 18 + ["code"] * 8 + ["short"] * 16 + ["my_name"] * 6 + ["long"] * 4 + \
         ["sums"] * 10 + ["copies"] * 8
+    KINDS4 = ["lookup"] * 24 + ["story"] * 8 + ["tools"] * 15 + ["code"] * 11 + ["short"] * 14 + ["my_name"] * 5 + ["long"] * 3 + \
+        ["sums"] * 20 + ["copies"] * 9 + ["lists"] * 6
     SYSTEM = ["You are Tandem, a small and friendly model.", "You are a helpful assistant.", "Answer briefly.", "You are Tandem.",
               "Be short and precise.", "You help people with small tasks."]
 
     def conversation(self, kind=None, thinking=None):
-        kind = kind or self.one(self.KINDS if self.mix == 1 else self.KINDS2)
+        kind = kind or self.one((self.KINDS, self.KINDS2, self.KINDS2, self.KINDS4)[self.mix - 1])
         c = {"kind": kind, "system": "", "tools": [], "thinking": self.chance(0.33) if thinking is None else thinking, "turns": []}
         if self.chance(0.15):
             c["system"] = self.one(self.SYSTEM)
@@ -545,8 +550,9 @@ def render(c):
     return out
 
 
-def stream(seed, mix=3):
-    """mix 1: the opening mixture; 2: more sums (smaller ones), copies and look-ups; 3: made-up words of any letters"""
+def stream(seed, mix=4):
+    """mix 1: the opening mixture; 2: more sums (smaller ones), copies and look-ups; 3: made-up words of any letters;
+    4: still more sums, half of them up to 50, and made-up words in code and spelling too"""
     g = Gen(seed, mix=mix)
     while True:
         yield g.plain() if g.chance(0.03) else render(g.conversation())
@@ -556,7 +562,7 @@ if __name__ == "__main__":
     ap = argparse.ArgumentParser()
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--n", type=int, default=8)
-    ap.add_argument("--mix", type=int, default=3)
+    ap.add_argument("--mix", type=int, default=4)
     a = ap.parse_args()
     it = stream(a.seed, a.mix)
     for _ in range(a.n):

@@ -227,7 +227,7 @@ def main():
     ap.add_argument("--save-every", type=float, default=240)
     ap.add_argument("--warmup", type=int, default=30, help="steps")
     ap.add_argument("--max-steps", type=int, default=0)
-    ap.add_argument("--mix", type=int, default=3, help="mixture of kinds, see gen.py")
+    ap.add_argument("--mix", type=int, default=4, help="mixture of kinds, see gen.py")
     ap.add_argument("--resume", action="store_true")
     ap.add_argument("--compile", action="store_true")
     a = ap.parse_args()
