@@ -256,5 +256,6 @@ void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns) {
     t->predicted_ms = (double)(now - s->t_first_ns) * 1e-6;
     e->counters.predicted_tokens += (uint64_t)m.n;
     td_job_deliver(j, m.tokens, m.drafted, m.probs, m.n, td_stream_ready(&j->stream, m.finish != TD_FINISH_NONE));
+    s->unread = true;
     if (m.finish != TD_FINISH_NONE) td_slot_release(e, s, m.finish, NULL);
 }

@@ -1,13 +1,135 @@
-/* Asynchronous drafts for drivers that bring their own loop: one request in flight per slot.
+/* Drafts made beside the engine's thread.
  *
- * Submit copies what the draft needs (the last token; the position and the hidden row are the slot's) and returns; the
- * engine's thread runs it between two steps, wait takes the result. A slot with a request in flight is not given to a
- * job, and what removes or moves its cells is a command too, so it runs before or after the draft, never in between. */
+ * A request is one chain of the assistant for any number of slots: those that generate (draft.c) and those for which a
+ * driver with a loop of its own called td_draft_submit. The engine begins it when a round's tokens are known, delivers
+ * and wakes callers meanwhile, and drains it before the next batch. The drafting thread reads the cache, the slots'
+ * tokens and hidden rows and writes their drafts; so from begin to drain nothing may remove or move cells, start or
+ * release a slot: each of these drains first (tests/engine/test_overlap.c, under ThreadSanitizer too).
+ *
+ * The chain runs on the engine's team of threads, so a delivery beside it needs a processor more. Where the team has
+ * them all, the request runs on the engine's thread at once instead: LLAMA_PIPELINE_DEPTH2=0 asks for that,
+ * LLAMA_PIPELINE_DEPTH2=1 for the second thread in any case. */
+#define _GNU_SOURCE
 #include "engine.h"
 
 #include "../base/status.h"
 
+#include <sched.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* ---- the drafting thread ---- */
+
+static void *drafting_thread(void *arg) {
+    td_engine *e = arg;
+    td_async *a = &e->async;
+    pthread_mutex_lock(&a->lock);
+    while (!a->stop) {
+        if (!a->posted) {
+            pthread_cond_wait(&a->changed, &a->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&a->lock);
+        td_draft_chain(e, &a->request);
+        pthread_mutex_lock(&a->lock);
+        a->posted = false;
+        pthread_cond_broadcast(&a->changed);
+    }
+    pthread_mutex_unlock(&a->lock);
+    return NULL;
+}
+
+static bool wanted(const td_engine *e) {
+    if (!e->drafter) return false;
+    const char *set = getenv("LLAMA_PIPELINE_DEPTH2");
+    if (set && *set) return strcmp(set, "0") != 0;
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    return sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) > td_pool_size(e->pool);
+}
+
+td_status td_async_open(td_engine *e, td_error *err) {
+    td_async *a = &e->async;
+    if (!wanted(e)) return TD_OK;
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_cond_init(&a->changed, NULL);
+    if (pthread_create(&a->thread, NULL, drafting_thread, e)) {
+        pthread_mutex_destroy(&a->lock);
+        pthread_cond_destroy(&a->changed);
+        return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "the drafting thread cannot be started");
+    }
+    a->thread_started = true;
+    return TD_OK;
+}
+
+void td_async_close(td_engine *e) {
+    td_async *a = &e->async;
+    if (!a->thread_started) return;
+    pthread_mutex_lock(&a->lock);
+    a->stop = true;
+    pthread_cond_broadcast(&a->changed);
+    pthread_mutex_unlock(&a->lock);
+    pthread_join(a->thread, NULL);
+    pthread_mutex_destroy(&a->lock);
+    pthread_cond_destroy(&a->changed);
+    a->thread_started = false;
+}
+
+/* ---- one request ---- */
+
+static void add_submitted(td_engine *e, td_draft_request *r) {
+    for (int i = 0; i < e->params.n_slots; i++) {
+        td_slot *s = &e->slots[i];
+        if (s->async != TD_ASYNC_PENDING) continue;
+        s->async = TD_ASYNC_RUNNING;
+        r->slots[r->n] = s;
+        r->depth[r->n++] = s->async_steps;
+    }
+}
+
+void td_async_begin(td_engine *e) {
+    td_async *a = &e->async;
+    add_submitted(e, &a->request);
+    if (a->request.n == 0) return;
+    a->in_flight = true;
+    if (!a->thread_started) {
+        td_draft_chain(e, &a->request);
+        return;
+    }
+    pthread_mutex_lock(&a->lock);
+    a->posted = true;
+    pthread_cond_broadcast(&a->changed);
+    pthread_mutex_unlock(&a->lock);
+}
+
+void td_async_drain(td_engine *e) {
+    td_async *a = &e->async;
+    if (!a->in_flight) return;
+    if (a->thread_started) {
+        pthread_mutex_lock(&a->lock);
+        while (a->posted) pthread_cond_wait(&a->changed, &a->lock);
+        pthread_mutex_unlock(&a->lock);
+    }
+    a->in_flight = false;
+    td_draft_settle(e, &a->request);
+    for (int i = 0; i < a->request.n; i++) {
+        td_slot *s = a->request.slots[i];
+        if (s->async != TD_ASYNC_RUNNING) continue;
+        s->async = TD_ASYNC_DONE;
+        s->async_error = a->request.error;
+    }
+    a->request.n = 0;
+}
+
+/* ---- drivers with a loop of their own ---- */
+
+void td_async_serve(td_engine *e) {
+    bool pending = false;
+    for (int i = 0; i < e->params.n_slots; i++) pending |= e->slots[i].async == TD_ASYNC_PENDING;
+    if (!pending) return;
+    td_async_drain(e);
+    td_async_begin(e);
+}
 
 typedef struct async_call {
     int slot, n_steps;
@@ -24,7 +146,7 @@ static td_status find(td_engine *e, int slot, td_slot **out, td_error *err) {
     return TD_OK;
 }
 
-/* Runs on the engine's thread: the request is noted; the draft itself is made by td_async_run, between later steps. */
+/* Runs on the engine's thread: the request is noted; it goes with the next one that begins. */
 static td_status run_submit(td_engine *e, void *arg, td_error *err) {
     const async_call *c = arg;
     td_slot *s = NULL;
@@ -53,26 +175,6 @@ td_status td_draft_submit(td_engine *e, int slot, uint32_t last, int n_steps, td
     return td_engine_command(e, run_submit, &c, err);
 }
 
-bool td_async_run(td_engine *e) {
-    td_slot *slots[TD_MAX_SLOTS];
-    int depth[TD_MAX_SLOTS], n = 0;
-    for (int i = 0; i < e->params.n_slots; i++) {
-        td_slot *s = &e->slots[i];
-        if (s->async != TD_ASYNC_PENDING) continue;
-        depth[n] = s->async_steps;
-        slots[n++] = s;
-    }
-    if (n == 0) return false;
-    td_error err = {0};
-    td_status status = td_draft_chain(e, slots, depth, n, &err); /* one drafter pass per chain step for all of them */
-    for (int i = 0; i < n; i++) {
-        slots[i]->async = TD_ASYNC_DONE;
-        slots[i]->async_error = err;
-        if (status) slots[i]->draft.n = 0;
-    }
-    return true;
-}
-
 static td_status run_wait(td_engine *e, void *arg, td_error *err) {
     async_call *c = arg;
     td_slot *s = NULL;
@@ -80,7 +182,8 @@ static td_status run_wait(td_engine *e, void *arg, td_error *err) {
     if (status) return status;
     if (s->async == TD_ASYNC_NONE)
         return td_fail(err, TD_ERR_NOT_FOUND, TD_NO_OFFSET, "nothing is in flight on slot %d", c->slot);
-    if (s->async == TD_ASYNC_PENDING) (void)td_async_run(e);
+    td_async_serve(e); /* a request in flight may have begun before this slot asked */
+    td_async_drain(e);
     s->async = TD_ASYNC_NONE;
     if (s->async_error.code) {
         *err = s->async_error;
@@ -103,8 +206,10 @@ static td_status run_cancel(td_engine *e, void *arg, td_error *err) {
     const async_call *c = arg;
     td_slot *s = NULL;
     td_status status = find(e, c->slot, &s, err);
-    if (!status) s->async = TD_ASYNC_NONE;
-    return status;
+    if (status) return status;
+    td_async_drain(e);
+    s->async = TD_ASYNC_NONE;
+    return TD_OK;
 }
 
 void td_draft_cancel(td_engine *e, int slot) {

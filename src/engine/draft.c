@@ -1,4 +1,5 @@
-/* Drafting: what every generating slot proposes for the next batch.
+/* Drafting: what every generating slot proposes for the next batch. Prepared as soon as a round's tokens are known,
+ * made by the assistant then or beside the delivery (async.c), collected when the next batch is put together.
  *
  * Order per slot: tokens forced by its grammar (they cost nothing), a long look-up match, the assistant, a short
  * look-up match. One drafter pass per chain step serves all slots that draft with the assistant; their depths come from
@@ -10,10 +11,11 @@
 
 #include <string.h>
 
-/* Drafts that fit: below the context's end, and never beyond what the job may still emit. */
+/* Drafts that fit: below the context's end, and never beyond what the job may still emit. A round may not step over
+ * the place where plain decoding would shift the context (td_slot_make_room). */
 static int budget(const td_engine *e, const td_slot *s) {
     const td_job *j = s->job;
-    int n = s->spec.n_max, room = e->info.n_ctx - s->n_tokens - 2;
+    int n = s->spec.n_max, room = e->info.n_ctx - s->n_tokens - (e->params.context_shift ? 3 : 2);
     if (n > room) n = room;
     if (j->params.n_predict >= 0) {
         int left = j->params.n_predict - s->n_decoded - 1;
@@ -62,10 +64,10 @@ static bool look_up(td_slot *s, int cap, int at_least) {
     return true;
 }
 
-static void trace(td_engine *e, const td_slot *s, const char *path) {
+static void trace(td_engine *e, const td_slot *s) {
     if (!e->trace) return;
     td_trace_draft t = {.iter = s->iter,
-                        .path = path,
+                        .path = s->draft.path,
                         .slot = s->id,
                         .id_last = s->last,
                         .h_idx = s->h_idx,
@@ -95,37 +97,46 @@ static bool draws_drafts(const td_engine *e, const td_slot *s) {
            s->job->params.n_probs == 0;
 }
 
-td_status td_draft_chain(td_engine *e, td_slot *const *slots, const int *depth, int n, td_error *err) {
+/* The slots of a request that take part in its first pass. */
+static int begin_chain(td_draft_request *r, td_slot **active, int *ask, td_draft_row *rows) {
+    int n = 0;
+    for (int i = 0; i < r->n; i++) {
+        td_slot *s = r->slots[i];
+        s->draft.n = 0;
+        s->draft.t_ns = 0;
+        memset(s->draft.q, 0, sizeof s->draft.q);
+        if (r->depth[i] <= 0 || !s->has_h) continue;
+        active[n] = s;
+        ask[n] = r->depth[i];
+        rows[n++] = (td_draft_row){.slot = s->id, .token = (int32_t)s->last, .pos = s->n_tokens, .h_prev = s->h_prev};
+    }
+    return n;
+}
+
+void td_draft_chain(td_engine *e, td_draft_request *r) {
     td_draft_row rows[TD_MAX_SLOTS];
     td_draft out[TD_MAX_SLOTS];
     td_slot *active[TD_MAX_SLOTS];
-    int n_active = 0, ask[TD_MAX_SLOTS];
-    for (int i = 0; i < n; i++) {
-        td_slot *s = slots[i];
-        s->draft.n = 0;
-        s->draft.source = TD_DRAFT_MTP;
-        memset(s->draft.q, 0, sizeof s->draft.q);
-        if (depth[i] <= 0 || !s->has_h) continue;
-        active[n_active] = s;
-        ask[n_active] = depth[i];
-        rows[n_active++] =
-            (td_draft_row){.slot = s->id, .token = (int32_t)s->last, .pos = s->n_tokens, .h_prev = s->h_prev};
-    }
+    int ask[TD_MAX_SLOTS], n_active = begin_chain(r, active, ask, rows);
+    r->n_steps = 0;
+    r->error = (td_error){0};
+    r->status = TD_OK;
     for (int step = 0; n_active > 0; step++) {
         for (int i = 0; i < n_active; i++)
             rows[i].logits = active[i]->job && draws_drafts(e, active[i])
                                  ? e->draft_logits + (size_t)i * (size_t)e->info.n_vocab
                                  : NULL;
         int64_t t = td_clock_ns();
-        td_status status = td_drafter_forward(e->drafter, e->kv, rows, n_active, out, e->work, e->pool, err);
-        if (status) return status;
+        r->status = td_drafter_forward(e->drafter, e->kv, rows, n_active, out, e->work, e->pool, &r->error);
+        if (r->status) return;
         t = td_clock_ns() - t;
-        td_policy_saw_draft(&e->policy, n_active, t);
-        e->counters.mtp.ns_draft += (uint64_t)t;
+        r->step_slots[step] = n_active;
+        r->step_ns[step] = t;
+        r->n_steps = step + 1;
         int kept = 0;
         for (int i = 0; i < n_active; i++) {
             td_slot *s = active[i];
-            if (s->job) s->job->now.timings.draft_ms += (double)t * 1e-6 / n_active;
+            s->draft.t_ns += t / n_active;
             float p_min = s->job ? s->spec.p_min : 0;
             if (out[i].p < p_min) continue;
             uint32_t token = rows[i].logits ? draw_draft(e, s, rows[i].logits, step) : (uint32_t)out[i].token;
@@ -139,58 +150,94 @@ td_status td_draft_chain(td_engine *e, td_slot *const *slots, const int *depth, 
         }
         n_active = kept;
     }
-    return TD_OK;
 }
 
-static void finish_slot(td_engine *e, td_slot *s) {
-    td_draft_set *d = &s->draft;
-    if (d->n < s->spec.n_min) d->n = 0;
-    if (d->n == 0 && d->source == TD_DRAFT_MTP) look_up(s, budget(e, s), s->spec.ngram_n);
-    if (d->source == TD_DRAFT_MTP && d->n_ask > 0) trace(e, s, "sync");
+void td_draft_settle(td_engine *e, td_draft_request *r) {
+    for (int i = 0; i < r->n_steps; i++) {
+        td_policy_saw_draft(&e->policy, r->step_slots[i], r->step_ns[i]);
+        e->counters.mtp.ns_draft += (uint64_t)r->step_ns[i];
+    }
+    /* A failed draft costs speed, never text: the round goes on without it. */
+    if (r->status) td_log(TD_LOG_ERROR, "drafting failed: %s", r->error.text);
+    for (int i = 0; i < r->n; i++) {
+        td_slot *s = r->slots[i];
+        if (r->status) s->draft.n = 0;
+        if (s->job) s->job->now.timings.draft_ms += (double)s->draft.t_ns * 1e-6;
+    }
 }
 
-void td_draft_round(td_engine *e, int n_prompt_rows) {
+/* What costs nothing or was asked for without the assistant; true when the slot is settled with it. */
+static bool other_source(td_engine *e, td_slot *s, int cap, bool mtp) {
+    if (cap <= 0 || s->spec.types == TD_SPEC_NONE) {
+        if (mtp) s->draft.path = "skip-nsteps";
+        return true;
+    }
+    if (skip_due(s)) {
+        if (mtp) s->draft.path = "skip-streak";
+        return true;
+    }
+    int64_t t = td_clock_ns();
+    bool found = forced(s, cap) || look_up(s, cap, mtp ? TD_NGRAM_LONG : s->spec.ngram_n);
+    t = td_clock_ns() - t;
+    if (s->spec.types & TD_SPEC_NGRAM) {
+        e->counters.ngram.calls_draft++;
+        e->counters.ngram.ns_draft += (uint64_t)t;
+    }
+    if (s->job->grammar) {
+        e->counters.grammar.calls_draft++;
+        e->counters.grammar.ns_draft += (uint64_t)t;
+    }
+    return found || !mtp;
+}
+
+void td_draft_prepare(td_engine *e, int n_prompt_rows, const char *path) {
     td_policy_ask asks[TD_MAX_SLOTS];
-    td_slot *slots[TD_MAX_SLOTS];
-    int depth[TD_MAX_SLOTS], n = 0, n_rows = 0;
+    td_draft_request *r = &e->async.request;
+    int n_rows = 0;
     bool adaptive = false;
+    td_async_drain(e);
+    r->n = 0;
     for (int i = 0; i < e->params.n_slots; i++) {
         td_slot *s = &e->slots[i];
         if (s->phase != TD_SLOT_GENERATE) continue;
+        td_slot_make_room(e, s);
+        if (s->phase != TD_SLOT_GENERATE) continue;
         s->draft = (td_draft_set){.source = TD_DRAFT_NONE};
-        int cap = budget(e, s);
         n_rows++;
-        if (cap <= 0 || s->spec.types == TD_SPEC_NONE) continue;
-        if (skip_due(s)) {
-            trace(e, s, "skip-streak");
-            continue;
-        }
+        int cap = budget(e, s);
         bool mtp = e->drafter && (s->spec.types & TD_SPEC_MTP) && s->has_h;
-        if (forced(s, cap) || look_up(s, cap, mtp ? TD_NGRAM_LONG : s->spec.ngram_n)) {
+        if (other_source(e, s, cap, mtp)) {
             n_rows += s->draft.n;
             continue;
         }
-        if (!mtp) continue;
-        asks[n] = (td_policy_ask){.slot = &s->policy, .n_max = cap, .depth = cap};
+        s->draft.source = TD_DRAFT_MTP;
+        s->draft.path = path;
         adaptive |= !s->spec.fixed;
-        slots[n++] = s;
+        asks[r->n] = (td_policy_ask){.slot = &s->policy, .n_max = cap, .depth = cap};
+        r->slots[r->n++] = s;
     }
-    if (n == 0) return;
-    e->counters.mtp.calls_draft++;
-    if (adaptive) td_policy_plan(&e->policy, asks, n, n_rows - n, n_prompt_rows);
-    for (int i = 0; i < n; i++) {
-        depth[i] = slots[i]->spec.fixed ? asks[i].n_max : asks[i].depth;
-        slots[i]->draft.n_ask = depth[i];
-        e->counters.depth_chosen[depth[i]]++;
+    e->counters.mtp.calls_draft += r->n > 0;
+    if (adaptive) td_policy_plan(&e->policy, asks, r->n, n_rows - r->n, n_prompt_rows);
+    for (int i = 0; i < r->n; i++) {
+        td_slot *s = r->slots[i];
+        r->depth[i] = s->draft.n_ask = s->spec.fixed ? asks[i].n_max : asks[i].depth;
+        e->counters.depth_chosen[r->depth[i]]++;
+        if (r->depth[i] == 0) s->draft.path = "skip-nsteps";
     }
-    td_error err = {0};
-    if (td_draft_chain(e, slots, depth, n, &err)) {
-        /* A failed draft costs speed, never text: the round goes on without it. */
-        td_log(TD_LOG_ERROR, "drafting failed: %s", err.text);
-        for (int i = 0; i < n; i++) slots[i]->draft.n = 0;
-    }
-    for (int i = 0; i < n; i++) {
-        slots[i]->draft.n_ask = depth[i];
-        finish_slot(e, slots[i]);
+    td_async_begin(e);
+    e->async.prepared = true;
+}
+
+void td_draft_collect(td_engine *e) {
+    td_async_drain(e);
+    e->async.prepared = false;
+    for (int i = 0; i < e->params.n_slots; i++) {
+        td_slot *s = &e->slots[i];
+        td_draft_set *d = &s->draft;
+        if (s->phase != TD_SLOT_GENERATE || !d->path) continue;
+        if (d->n < s->spec.n_min) d->n = 0;
+        trace(e, s);
+        d->path = NULL;
+        if (d->n == 0 && d->source == TD_DRAFT_MTP) (void)look_up(s, budget(e, s), s->spec.ngram_n);
     }
 }

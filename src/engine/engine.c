@@ -234,7 +234,8 @@ td_status td_engine_open(td_engine **out, const td_engine_params *params, td_err
     if (!status) {
         describe(e, td_clock_ns() - t0);
         for (int i = 0; i < e->params.n_slots; i++) td_slot_publish(e, &e->slots[i]);
-        status = start_thread(e, err);
+        status = td_async_open(e, err);
+        if (!status) status = start_thread(e, err);
     }
     if (status) {
         td_engine_close(e);
@@ -253,6 +254,7 @@ void td_engine_close(td_engine *e) {
         pthread_mutex_unlock(&e->lock);
         pthread_join(e->thread, NULL);
     }
+    td_async_close(e);
     for (int i = 0; e->slots && i < e->params.n_slots; i++) {
         free(e->slots[i].tokens);
         free(e->slots[i].h_prev);
@@ -398,7 +400,7 @@ static void *engine_thread(void *arg) {
         start_jobs(e);
         if (idle(e)) {
             pthread_mutex_unlock(&e->lock);
-            (void)td_async_run(e);
+            td_async_serve(e);
             publish(e);
             pthread_mutex_lock(&e->lock);
             if (!e->stop && !e->commands && !e->queue) pthread_cond_wait(&e->wake, &e->lock);
@@ -406,12 +408,12 @@ static void *engine_thread(void *arg) {
         }
         pthread_mutex_unlock(&e->lock);
         cancel_slots(e, false);
-        (void)td_async_run(e);
         (void)td_engine_step(e);
         publish(e);
         pthread_mutex_lock(&e->lock);
     }
     pthread_mutex_unlock(&e->lock);
+    td_async_drain(e);
     cancel_slots(e, true);
     pthread_mutex_lock(&e->lock);
     while (e->queue) {

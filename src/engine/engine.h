@@ -2,8 +2,9 @@
  *
  * One thread (engine.c) owns the model, the cache, the slots and everything reached from them. Other threads touch
  * only what is under `lock` (the queue of jobs, commands, published figures) and a job's own mailbox (job.c). A step
- * (step.c) is: drafts for every generating slot (draft.c), one batch of all slots' rows (batch.c), one forward pass,
- * acceptance, delivery. */
+ * (step.c) is: drafts for every generating slot (draft.c), one batch of all slots' rows, one forward pass, acceptance,
+ * delivery. Where a processor is left for it, the drafts of the next step are made by a second thread (async.c) while
+ * this one delivers; everything that touches the cache waits for that thread first (td_async_drain). */
 #ifndef TD_ENGINE_ENGINE_H
 #define TD_ENGINE_ENGINE_H
 
@@ -68,7 +69,12 @@ struct td_job {
 /* ---- slot ---- */
 
 typedef enum td_slot_phase { TD_SLOT_IDLE, TD_SLOT_PROMPT, TD_SLOT_GENERATE } td_slot_phase;
-typedef enum td_async_state { TD_ASYNC_NONE, TD_ASYNC_PENDING, TD_ASYNC_DONE } td_async_state;
+typedef enum td_async_state { /* of td_draft_submit: asked for, in the request, to be fetched */
+                              TD_ASYNC_NONE,
+                              TD_ASYNC_PENDING,
+                              TD_ASYNC_RUNNING,
+                              TD_ASYNC_DONE
+} td_async_state;
 typedef enum td_draft_source { TD_DRAFT_NONE, TD_DRAFT_MTP, TD_DRAFT_NGRAM, TD_DRAFT_GRAMMAR } td_draft_source;
 
 typedef struct td_draft_set { /* what one slot proposes in a round */
@@ -78,7 +84,9 @@ typedef struct td_draft_set { /* what one slot proposes in a round */
     td_spec_prob *q[TD_MAX_DRAFT]; /* rejection only: [n_q[i]] the distribution that token i was drawn from */
     int n_q[TD_MAX_DRAFT];
     int n;
-    int n_ask; /* depth asked for */
+    int n_ask;        /* depth asked for */
+    int64_t t_ns;     /* this slot's share of the drafter passes */
+    const char *path; /* how it was made, for the trace; NULL: nothing to trace */
 } td_draft_set;
 
 typedef struct td_slot {
@@ -107,10 +115,35 @@ typedef struct td_slot {
     td_error async_error;
     int skip_streak, streak_accepted;
     bool skipped;
+    bool unread; /* delivered, its caller not woken yet */
     int iter;
     int64_t t_start_ns, t_prompt_ns, t_first_ns;
     td_slot_info info; /* published after each step, under engine->lock */
 } td_slot;
+
+/* ---- drafting ---- */
+
+typedef struct td_draft_request { /* one chain of the assistant, for any number of slots */
+    td_slot *slots[TD_MAX_SLOTS];
+    int depth[TD_MAX_SLOTS];
+    int n;
+    td_status status;
+    td_error error;
+    int n_steps; /* out: drafter passes made, the slots in each and its time */
+    int step_slots[TD_MAX_DRAFT];
+    int64_t step_ns[TD_MAX_DRAFT];
+} td_draft_request;
+
+typedef struct td_async {
+    td_draft_request request; /* the drafting thread's while `posted`, else the engine thread's */
+    bool in_flight;           /* begun and not drained; the engine thread's */
+    bool prepared;            /* every generating slot has what the next step needs; the engine thread's */
+    pthread_t thread;
+    bool thread_started; /* false: requests run on the engine's thread */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool posted, stop; /* under lock */
+} td_async;
 
 /* ---- engine ---- */
 
@@ -147,6 +180,7 @@ struct td_engine {
     int cap_probs;
     td_policy policy;
     td_trace *trace;
+    td_async async;
     double prompt_row_ns; /* measured cost of one prompt row */
     int next_prompt_slot; /* rotation among slots in the prompt phase */
 
@@ -165,7 +199,8 @@ struct td_engine {
 
 /* job.c */
 void td_job_deliver(td_job *j, const uint32_t *tokens, const uint8_t *drafted, const td_prob *probs, int n_tokens,
-                    size_t n_text); /* the first n_text bytes of j->stream.text are taken */
+                    size_t n_text); /* the first n_text bytes of j->stream.text are taken; wakes nobody */
+void td_job_notify(td_job *j);      /* wakes the caller: there is mail */
 void td_job_progress(td_job *j);
 void td_job_finish(td_job *j, td_finish finish, const td_error *error);
 void td_job_free(td_job *j);
@@ -180,11 +215,19 @@ void td_slot_make_room(td_engine *e, td_slot *s);  /* a full context is shifted,
 void td_slot_checkpoint(td_engine *e, td_slot *s); /* after a prompt chunk: keeps windows to come back to */
 
 /* draft.c */
-void td_draft_round(td_engine *e, int n_prompt_rows); /* fills slot->draft of every generating slot */
-td_status td_draft_chain(td_engine *e, td_slot *const *slots, const int *depth, int n, td_error *err);
+/* Chooses what every generating slot proposes in the next step and begins the assistant's chain; `path`: sync, lazy. */
+void td_draft_prepare(td_engine *e, int n_prompt_rows, const char *path);
+void td_draft_collect(td_engine *e);                     /* waits for the chain: slot->draft is complete */
+void td_draft_chain(td_engine *e, td_draft_request *r);  /* runs it; touches the slots' drafts only */
+void td_draft_settle(td_engine *e, td_draft_request *r); /* afterwards, on the engine's thread: times and counters */
 
 /* async.c */
-bool td_async_run(td_engine *e); /* drafts that were asked for; false: none */
+td_status td_async_open(td_engine *e, td_error *err); /* the drafting thread, where it helps */
+void td_async_close(td_engine *e);
+void td_async_begin(td_engine *e); /* starts e->async.request, and with it what td_draft_submit asked for */
+void td_async_serve(td_engine *e); /* begins what td_draft_submit asked for, if anything */
+/* Waits for the request in flight, if any. Everything that removes or moves cells calls this first. */
+void td_async_drain(td_engine *e);
 
 /* step.c */
 bool td_engine_step(td_engine *e); /* false: there was nothing to do */

@@ -63,6 +63,11 @@ void td_job_deliver(td_job *j, const uint32_t *tokens, const uint8_t *drafted, c
         atomic_store(&j->cancelled, true); /* a mailbox without memory cannot be read to its end */
     }
     j->seen = j->now;
+    pthread_mutex_unlock(&j->lock);
+}
+
+void td_job_notify(td_job *j) {
+    pthread_mutex_lock(&j->lock);
     notify(j);
     pthread_mutex_unlock(&j->lock);
 }

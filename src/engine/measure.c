@@ -55,17 +55,18 @@ static td_status decode_step(td_engine *e, call *c, int n_slots, td_error *err) 
 }
 
 static td_status draft_chain(td_engine *e, call *c, int n_slots, td_error *err) {
-    td_slot *slots[TD_MAX_SLOTS];
-    int depth[TD_MAX_SLOTS];
+    td_draft_request r = {.n = n_slots};
     for (int i = 0; i < n_slots; i++) {
         td_slot *s = &e->slots[i];
         s->n_tokens = (int)td_kv_n_pos(e->kv, (uint32_t)i);
         s->last = (uint32_t)random_token(e, c);
         s->has_h = true; /* any vector costs the same */
-        slots[i] = s;
-        depth[i] = c->what->n;
+        r.slots[i] = s;
+        r.depth[i] = c->what->n;
     }
-    return td_draft_chain(e, slots, depth, n_slots, err);
+    td_draft_chain(e, &r);
+    if (r.status) *err = r.error;
+    return r.status;
 }
 
 static td_status once(td_engine *e, call *c, int n_slots, td_error *err) {
@@ -110,6 +111,7 @@ static td_status run_measure(td_engine *e, void *arg, td_error *err) {
     const td_measure *m = c->what;
     int n_slots = m->n_slots > 0 ? m->n_slots : 1;
     td_status status = check(e, m, n_slots, err);
+    td_async_drain(e);
     for (int i = 0; i < n_slots && !status; i++) {
         td_slot_forget(e, &e->slots[i]);
         if (m->depth > 0) status = prefill(e, c, i, m->depth, err);

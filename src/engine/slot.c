@@ -138,12 +138,13 @@ static void trim_spec(const td_engine *e, td_slot *s) {
 }
 
 void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
+    td_async_drain(e); /* cells are cut, copied or moved below */
     s->job = j;
     s->phase = TD_SLOT_PROMPT;
     s->t_start_ns = td_clock_ns();
     s->n_decoded = 0;
     s->has_h = false;
-    s->draft.n = 0;
+    s->draft = (td_draft_set){.source = TD_DRAFT_NONE};
     trim_spec(e, s);
     int n = take_prefix(e, s, j);
     char *key = j->cache_key ? strdup(j->cache_key) : NULL;
@@ -226,6 +227,7 @@ static void log_timings(const td_engine *e, const td_slot *s, const td_job *j) {
 
 void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error *error) {
     td_job *j = s->job;
+    td_async_drain(e);
     log_timings(e, s, j);
     td_log(TD_LOG_INFO, "slot release: id %2d | task %d | stop processing: n_tokens = %d, truncated = %d", s->id, j->id,
            s->n_tokens, j->now.truncated);
@@ -234,6 +236,7 @@ void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error 
     if (finish != TD_FINISH_ERROR && s->n_tokens > 0) td_kv_checkpoint(e->kv, (uint32_t)s->id);
     s->job = NULL;
     s->phase = TD_SLOT_IDLE;
+    s->unread = false;
     s->row = -1;
     s->t_used_ns = td_clock_ns();
     if (j->stream.text.n_bytes > 0 && finish != TD_FINISH_ERROR)
@@ -246,6 +249,7 @@ void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error 
 }
 
 void td_slot_forget(td_engine *e, td_slot *s) {
+    td_async_drain(e);
     td_kv_clear(e->kv, (uint32_t)s->id);
     s->n_tokens = 0;
     s->n_checkpointed = 0;
@@ -264,6 +268,7 @@ void td_slot_make_room(td_engine *e, td_slot *s) {
     if (!e->params.context_shift || s->phase != TD_SLOT_GENERATE || s->n_tokens + 2 < e->info.n_ctx) return;
     td_job *j = s->job;
     int keep = j->params.n_keep < 0 ? j->params.n_prompt : j->params.n_keep + 1, n = s->n_tokens;
+    td_async_drain(e);
     if (keep > n - 4) keep = n - 4;
     int drop = (n - keep) / 2;
     td_error err = {0};

@@ -102,13 +102,27 @@ static int count_phase(const td_engine *e, td_slot_phase phase) {
     return n;
 }
 
+static void prepare(td_engine *e, const char *path) {
+    int n_generating = count_phase(e, TD_SLOT_GENERATE), n_prompt = count_phase(e, TD_SLOT_PROMPT);
+    td_draft_prepare(e, n_prompt ? prompt_allowance(e, n_generating) : 0, path);
+}
+
+/* The callers of this round are woken while the next round's drafts are made. */
+static void deliver(td_engine *e) {
+    if (e->async.thread_started) prepare(e, "lazy");
+    for (int i = 0; i < e->params.n_slots; i++) {
+        td_slot *s = &e->slots[i];
+        if (s->unread && s->job) td_job_notify(s->job);
+        s->unread = false;
+    }
+}
+
 bool td_engine_step(td_engine *e) {
+    if (!e->async.prepared) prepare(e, "sync");
+    td_draft_collect(e);
     int n_generating = count_phase(e, TD_SLOT_GENERATE), n_prompt = count_phase(e, TD_SLOT_PROMPT);
     if (n_generating + n_prompt == 0) return false;
-    for (int i = 0; i < e->params.n_slots; i++)
-        if (e->slots[i].phase != TD_SLOT_IDLE) td_slot_make_room(e, &e->slots[i]);
     int allowance = n_prompt ? prompt_allowance(e, n_generating) : 0;
-    td_draft_round(e, n_prompt ? allowance : 0);
     int n = add_generating(e), n_decode = n;
     int n_added = n_prompt ? add_prompts(e, n, allowance) : 0;
     n += n_added;
@@ -144,5 +158,6 @@ bool td_engine_step(td_engine *e) {
         else if (s->phase == TD_SLOT_PROMPT)
             after_prompt(e, s, t);
     }
+    deliver(e);
     return true;
 }

@@ -205,9 +205,12 @@ static bool size_pools(td_kv *kv) {
     if (window > slot) window = slot;
     kv->window_pages = (uint32_t)window;
     kv->slot_pages = (uint32_t)slot;
-    uint64_t full =
-        o->n_ctx_total ? pages_of(o->n_ctx_total) + (uint64_t)o->n_slot : (uint64_t)kv->ctx_pages * o->n_slot;
-    if (full > (uint64_t)kv->ctx_pages * o->n_slot) full = (uint64_t)kv->ctx_pages * o->n_slot;
+    /* A page more per slot than it can fill: promised() counts a copy for every slot that shares its last page, while
+     * the last of them will keep the original. Without it a job could be refused that fits (tests/engine/test_overlap).
+     */
+    uint64_t all = ((uint64_t)kv->ctx_pages + 1) * o->n_slot;
+    uint64_t full = o->n_ctx_total ? pages_of(o->n_ctx_total) + (uint64_t)o->n_slot : all;
+    if (full > all) full = all;
     uint64_t sliding = slot * o->n_slot + window * ((uint64_t)o->n_checkpoint + 1);
     if (full > UINT32_MAX / 2 || sliding > UINT32_MAX / 2) return false;
     kv->pool[FULL].n_page = (uint32_t)full;

@@ -2,8 +2,8 @@
  * depth, any number of threads, any chunk size of the prompt, any number of slots and order of arrival, cancels
  * included, and after going back to a cached prefix. The pair is synthetic: made by `tandem synth` for this run, wrong
  * on a share of its drafts, so that rounds end at every place. */
-#include "../../include/tandem.h"
 #include "../share.h"
+#include "pair.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +18,7 @@
 
 enum { N_PROMPTS = 200, N_PREDICT = 20, MAX_PROMPT = 90, N_VOCAB = 2048 };
 
-static char folder[256], target[512], ordered[512], dense[512];
+static pair files;
 
 typedef struct text {
     uint32_t ids[N_PREDICT];
@@ -36,31 +36,9 @@ static uint32_t prompts[N_PROMPTS][MAX_PROMPT];
 static int n_prompts; /* N_PROMPTS, or the share of a slow build */
 static int n_prompt[N_PROMPTS];
 
-static void run_command(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void run_command(const char *format, ...) {
-    char command[2048];
-    va_list ap;
-    va_start(ap, format);
-    vsnprintf(command, sizeof command, format, ap);
-    va_end(ap);
-    if (system(command) != 0) fail_msg("%s", command);
-}
-
 static int make_pair(void **state) {
     (void)state;
-    const char *tmp = getenv("TMPDIR"), *binary = getenv("TD_BINARY");
-    if (!binary) binary = "build-dev/tandem";
-    snprintf(folder, sizeof folder, "%s/td-identity-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return -1;
-    run_command("%s synth tiny --type q4_0 --accept 0.7 --vocab %d --head ordered -q -o %s", binary, N_VOCAB, folder);
-    run_command("%s synth tiny --type q4_0 --accept 0.7 --vocab %d --head dense --assistant-only -q -o %s", binary,
-                N_VOCAB, folder);
-    run_command(
-        "cd %s && mv tiny-q4_0.gguf target.gguf && mv *ordered*.gguf ordered.gguf && mv tiny-assist*.gguf dense.gguf",
-        folder);
-    snprintf(target, sizeof target, "%s/target.gguf", folder);
-    snprintf(ordered, sizeof ordered, "%s/ordered.gguf", folder);
-    snprintf(dense, sizeof dense, "%s/dense.gguf", folder);
+    pair_make(&files, N_VOCAB, 0.7);
     n_prompts = test_share(N_PROMPTS, 14); /* the tests name prompts up to 13 */
     uint64_t x = 20261120;
     for (int p = 0; p < N_PROMPTS; p++) {
@@ -75,26 +53,18 @@ static int make_pair(void **state) {
 
 static int remove_pair(void **state) {
     (void)state;
-    run_command("rm -rf %s", folder);
+    pair_remove(&files);
     return 0;
 }
 
 static td_engine *open_engine(config c) {
-    td_engine_params p;
-    td_engine_params_init(&p);
-    p.model_path = target;
-    p.draft_path = c.draft;
-    p.n_threads = c.threads;
-    p.n_batch = c.batch;
-    p.n_slots = c.slots;
-    p.n_ctx = 256;
-    p.type_k = p.type_v = c.type;
-    p.spec.n_max = 8;
-    p.spec.types = TD_SPEC_MTP | TD_SPEC_NGRAM;
-    td_engine *e = NULL;
-    td_error err = {0};
-    if (td_engine_open(&e, &p, &err)) fail_msg("%s", err.text);
-    return e;
+    return pair_open((pair_engine){.target = files.target,
+                                   .draft = c.draft,
+                                   .threads = c.threads,
+                                   .batch = c.batch,
+                                   .slots = c.slots,
+                                   .n_ctx = 256,
+                                   .type = c.type});
 }
 
 static td_job *submit(td_engine *e, int prompt, bool sampled, uint32_t types, int depth, bool fixed) {
@@ -152,7 +122,7 @@ static void test_reference(void **unused) {
 
 static void test_depths_and_heads(void **unused) {
     (void)unused;
-    const char *const heads[] = {ordered, dense};
+    const char *const heads[] = {files.ordered, files.dense};
     for (int h = 0; h < 2; h++) {
         td_engine *e = open_engine((config){heads[h], 2, 64, 1, TD_CACHE_F16});
         int drafted = 0, accepted = 0;
@@ -173,7 +143,7 @@ static void test_depths_and_heads(void **unused) {
 
 static void test_policy_and_look_up(void **unused) {
     (void)unused;
-    td_engine *e = open_engine((config){ordered, 2, 64, 1, TD_CACHE_F16});
+    td_engine *e = open_engine((config){files.ordered, 2, 64, 1, TD_CACHE_F16});
     for (int p = 0; p < n_prompts; p++) {
         text t;
         collect(submit(e, p, p % 2, TD_SPEC_MTP, 8, false), &t);
@@ -188,10 +158,10 @@ static void test_policy_and_look_up(void **unused) {
 
 static void test_threads_and_chunks(void **unused) {
     (void)unused;
-    const config configs[] = {{ordered, 2, 64, 1, TD_CACHE_F16},
-                              {ordered, 3, 7, 1, TD_CACHE_F16},
-                              {dense, 1, 1, 1, TD_CACHE_F16},
-                              {ordered, 2, 33, 1, TD_CACHE_F16}};
+    const config configs[] = {{files.ordered, 2, 64, 1, TD_CACHE_F16},
+                              {files.ordered, 3, 7, 1, TD_CACHE_F16},
+                              {files.dense, 1, 1, 1, TD_CACHE_F16},
+                              {files.ordered, 2, 33, 1, TD_CACHE_F16}};
     for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
         td_engine *e = open_engine(configs[c]);
         for (int p = 0; p < n_prompts; p += 4) {
@@ -208,7 +178,7 @@ static void test_slots(void **unused) {
     (void)unused;
     const int counts[] = {2, 4, 8, 16};
     for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
-        td_engine *e = open_engine((config){c % 2 ? dense : ordered, 2, 48, counts[c], TD_CACHE_F16});
+        td_engine *e = open_engine((config){c % 2 ? files.dense : files.ordered, 2, 48, counts[c], TD_CACHE_F16});
         enum { N = 60 };
         td_job *jobs[N];
         int which[N], n = test_share(N, 24);
@@ -229,7 +199,7 @@ static void test_slots(void **unused) {
 /* The same prompt again, a longer one, a diverging one: reuse changes the work, not the text. */
 static void test_prefix_reuse(void **unused) {
     (void)unused;
-    td_engine *e = open_engine((config){ordered, 2, 64, 2, TD_CACHE_F16});
+    td_engine *e = open_engine((config){files.ordered, 2, 64, 2, TD_CACHE_F16});
     int reused = 0;
     int last = 10 + test_share(30, 4);
     for (int p = 10; p < last; p++) {
@@ -256,7 +226,7 @@ static void test_cache_types(void **unused) {
     (void)unused;
     const td_cache_type types[] = {TD_CACHE_F32, TD_CACHE_BF16, TD_CACHE_Q8_0};
     for (size_t c = 0; c < sizeof types / sizeof *types; c++) {
-        td_engine *e = open_engine((config){ordered, 2, 64, 2, types[c]});
+        td_engine *e = open_engine((config){files.ordered, 2, 64, 2, types[c]});
         for (int p = 0; p < n_prompts; p += 8) {
             text a, b;
             collect(submit(e, p, false, TD_SPEC_NONE, 0, true), &a);
@@ -270,7 +240,7 @@ static void test_cache_types(void **unused) {
 /* Drafts asked for from outside: the same as the engine's own, one in flight per slot, and cells stay while it is. */
 static void test_asynchronous_drafts(void **unused) {
     (void)unused;
-    td_engine *e = open_engine((config){ordered, 2, 64, 2, TD_CACHE_F16});
+    td_engine *e = open_engine((config){files.ordered, 2, 64, 2, TD_CACHE_F16});
     text t;
     td_error err = {0};
     uint32_t a[8], b[8];
