@@ -39,12 +39,13 @@ typedef struct td_engine_params {
     int prefill_ms;                       /* bound of a prompt chunk while other slots generate; default 100 */
     td_cache_type type_k, type_v;         /* full-attention layers */
     td_cache_type type_k_swa, type_v_swa; /* sliding layers; TD_CACHE_AUTO: f16 */
-    int64_t cache_ram;                    /* bytes for checkpoints and cached prompts; -1 unlimited */
-    int n_checkpoints;                    /* per slot; default 32 */
-    int cache_reuse;                      /* smallest chunk moved by position shift, 0 off */
-    int n_logit_rows;       /* rows with a whole row of logits in one step at least; for td_engine_score */
-    bool context_shift;     /* a full context drops its oldest half instead of ending the job */
-    bool pack;              /* default true: weights interleaved for this processor at load */
+    int n_cache_protect; /* first and last full-attention layers, each, with a q8_0 cache where fewer bits are asked */
+    int64_t cache_ram;   /* bytes for checkpoints and cached prompts; -1 unlimited */
+    int n_checkpoints;   /* per slot; default 32 */
+    int cache_reuse;     /* smallest chunk moved by position shift, 0 off */
+    int n_logit_rows;    /* rows with a whole row of logits in one step at least; for td_engine_score */
+    bool context_shift;  /* a full context drops its oldest half instead of ending the job */
+    bool pack;           /* default true: weights interleaved for this processor at load */
     const char *pack_cache; /* NULL: none; "": beside the model; else a directory */
     bool check_tensors;     /* look for NaN and infinities while loading */
     bool importance;        /* collect an importance matrix (td_engine_importance): slower */
@@ -73,6 +74,7 @@ typedef struct td_engine_info {
     bool per_layer_inputs; /* E2B, E4B */
     td_cache_type type_k, type_v;
     uint64_t weight_bytes, kv_bytes, work_bytes; /* resident */
+    uint64_t kv_token_bytes;                     /* growth of the cache per position, everything counted */
     int64_t load_ns;
     char cpu[96];
 } td_engine_info;

@@ -21,7 +21,7 @@ typedef struct eval_options {
     const char *file, *base, *imatrix;
     int64_t chunks;
     int imatrix_format;
-    bool kld, json;
+    bool kld, json, special;
 } eval_options;
 
 #define AT(field) .offset = offsetof(eval_options, field)
@@ -37,6 +37,10 @@ static const td_option eval_table[] = {
      .min = -1,
      .max = 1 << 24,
      .help = "Windows at most; -1: all"},
+    {.kind = TD_OPT_SWITCH,
+     .names = "--parse-special",
+     AT(special),
+     .help = "Control tokens written in the text are control tokens: for chats"},
     {.kind = TD_OPT_STRING,
      .names = "--kl-divergence-base --save-all-logits",
      AT(base),
@@ -137,19 +141,22 @@ static td_status run_windows(eval *v, uint32_t *tokens, td_error *err) {
 static void report(eval *v, int64_t t_ns) {
     double mean = v->nll / (double)v->n, var = v->nll2 / (double)v->n - mean * mean, ppl = exp(mean);
     double error = var > 0 && v->n > 1 ? sqrt(var / (double)(v->n - 1)) * ppl : 0;
+    td_engine_info info;
+    td_engine_get_info(v->e, &info);
     if (!v->o->json) {
         if (v->base)
             eval_stats_report(&v->stats);
         else
             printf("\nFinal estimate: PPL = %.4f +/- %.5f\n", ppl, error);
+        printf("Cache: keys %s, values %s, %llu bytes per position\n", td_cache_type_name(info.type_k),
+               td_cache_type_name(info.type_v), (unsigned long long)info.kv_token_bytes);
         return;
     }
-    td_engine_info info;
-    td_engine_get_info(v->e, &info);
     json_t *o = v->base ? eval_stats_json(&v->stats) : json_object();
     json_object_set_new(o, "model", json_string(info.model_path));
     json_object_set_new(o, "type_k", json_string(td_cache_type_name(info.type_k)));
     json_object_set_new(o, "type_v", json_string(td_cache_type_name(info.type_v)));
+    json_object_set_new(o, "kv_token_bytes", json_integer((json_int_t)info.kv_token_bytes));
     json_object_set_new(o, "n_ctx", json_integer(v->n_ctx));
     json_object_set_new(o, "chunks", json_integer(v->n_chunk));
     json_object_set_new(o, "ppl", json_real(ppl));
@@ -166,7 +173,8 @@ static td_status read_tokens(eval *v, td_tokens *ids, td_error *err) {
     td_map m = {0};
     td_status status = td_map_open(&m, v->o->file, err);
     if (status) return status;
-    status = td_vocab_tokenize(td_engine_vocab(v->e), (const char *)m.data, m.n_bytes, TD_SPECIAL_NONE, true, ids, err);
+    status = td_vocab_tokenize(td_engine_vocab(v->e), (const char *)m.data, m.n_bytes,
+                               v->o->special ? TD_SPECIAL_ALL : TD_SPECIAL_USER, true, ids, err);
     td_map_close(&m);
     if (!status && ids->n < 2 * (size_t)v->n_ctx)
         status = td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,

@@ -141,6 +141,15 @@ const td_option td_engine_options[] = {
      .env = "CACHE_TYPE_V_SWA",
      .help = "Values of sliding layers"},
     {.kind = TD_OPT_INT,
+     .names = "--cache-protect",
+     AT(cache_protect),
+     .arg = "N",
+     .def = "0",
+     .min = 0,
+     .max = 1000,
+     .env = "CACHE_PROTECT",
+     .help = "Full-attention layers at each end whose cache keeps 8 bits where -ctk or -ctv ask fewer"},
+    {.kind = TD_OPT_INT,
      .names = "--cache-ram -cram",
      AT(cache_ram_mib),
      .arg = "MIB",
@@ -688,6 +697,7 @@ td_status td_engine_params_from_flags(td_engine_flags *f, td_engine_params *p, t
     p->n_logit_rows = f->n_logit_rows;
     p->importance = f->importance;
     p->cache_reuse = (int)f->cache_reuse;
+    p->n_cache_protect = (int)f->cache_protect;
     p->context_shift = f->context_shift;
     p->pack = f->pack;
     p->pack_cache = f->pack_cache;

@@ -12,7 +12,7 @@ typedef struct td_engine_flags {
     bool pin, pack, check_tensors, context_shift, quiet;
     const char *pack_cache;
     const char *type_k, *type_v, *type_k_swa, *type_v_swa;
-    int64_t cache_ram_mib, n_checkpoints, cache_reuse;
+    int64_t cache_protect, cache_ram_mib, n_checkpoints, cache_reuse;
     int flash_attn;
     td_option_list spec_type;
     int64_t spec_n_max, spec_n_min, block_size, legacy_max, ngram_n, ngram_m, skip_streak;

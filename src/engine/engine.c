@@ -124,7 +124,8 @@ static td_status reserve(td_engine *e, td_error *err) {
                         .type_k = kv_type(p->type_k),
                         .type_v = kv_type(p->type_v),
                         .type_k_sliding = kv_type(p->type_k_swa),
-                        .type_v_sliding = kv_type(p->type_v_swa)};
+                        .type_v_sliding = kv_type(p->type_v_swa),
+                        .n_protect = (uint32_t)(p->n_cache_protect > 0 ? p->n_cache_protect : 0)};
     td_status status = td_model_kv_create(&e->kv, e->model, &kv, err);
     td_kv_usage use;
     if (!status && p->cache_ram >= 0) { /* checkpoints within the limit that was given for them */
@@ -192,6 +193,7 @@ static void describe(td_engine *e, int64_t load_ns) {
     td_kv_usage kv;
     td_kv_get_usage(e->kv, &kv);
     i->kv_bytes = kv.bytes_reserved;
+    i->kv_token_bytes = kv.bytes_per_token;
     if (e->drafter) {
         td_model_memory d = td_drafter_memory_use(e->drafter);
         i->draft_bytes = d.file_bytes;

@@ -154,11 +154,28 @@ static td_status split_keys(kv_layer *l, const td_kv_layer *in, uint32_t *d_key,
     return TD_OK;
 }
 
-static td_status make_layer(td_kv *kv, uint32_t index, const td_kv_layer *in, td_error *err) {
+/* Whether a full layer is among the first or last n_protect of them: what the earliest lose all later layers see, and
+ * the last ones' errors nothing smooths. Layers that read another's cache do not count: they have none to protect. */
+static bool is_protected(const td_kv_options *o, uint32_t index) {
+    uint32_t before = 0, after = 0;
+    for (uint32_t i = 0; i < o->n_layer; i++) {
+        before += i < index && !o->layer[i].sliding;
+        after += i > index && !o->layer[i].sliding;
+    }
+    return !o->layer[index].sliding && (before < o->n_protect || after < o->n_protect);
+}
+
+static td_kv_type type_of(td_kv_type wanted, bool is_protected_layer) {
+    return is_protected_layer && wanted > TD_KV_Q8_0 ? TD_KV_Q8_0 : wanted;
+}
+
+static td_status make_layer(td_kv *kv, uint32_t index, const td_kv_options *o, td_error *err) {
+    const td_kv_layer *in = &o->layer[index];
     kv_layer *l = &kv->layer[index];
+    bool safe = is_protected(o, index);
     l->kind = in->sliding ? SLIDING : FULL;
-    td_kv_type k = in->sliding ? kv->opt.type_k_sliding : kv->opt.type_k;
-    td_kv_type v = in->sliding ? kv->opt.type_v_sliding : kv->opt.type_v;
+    td_kv_type k = in->sliding ? o->type_k_sliding : type_of(o->type_k, safe);
+    td_kv_type v = in->sliding ? o->type_v_sliding : type_of(o->type_v, safe);
     if (in->d_head == 0 || in->d_head > TD_ATTN_D_MAX || in->d_head % 32 != 0)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "cache: layer %u has heads of %u values", index, in->d_head);
     l->inv_freq = td_calloc(in->d_head / 2, sizeof *l->inv_freq);
@@ -272,7 +289,7 @@ td_status td_kv_create(td_kv **out, const td_kv_options *options, td_error *err)
         goto fail;
     }
     for (uint32_t i = 0; i < kv->n_layer; i++) {
-        status = make_layer(kv, i, &options->layer[i], err);
+        status = make_layer(kv, i, options, err);
         if (status) goto fail;
     }
     *out = kv;

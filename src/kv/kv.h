@@ -35,6 +35,7 @@ typedef struct td_kv_options {
     bool sliding_full;         /* sliding layers keep everything */
     td_kv_type type_k, type_v; /* full layers */
     td_kv_type type_k_sliding, type_v_sliding; /* sliding layers */
+    uint32_t n_protect; /* first and last full layers, each, that hold 8 bits where fewer are asked */
 } td_kv_options;
 
 /* Reserves address space for everything; memory is touched as positions are stored. */

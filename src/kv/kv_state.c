@@ -3,7 +3,7 @@
  *
  * A stored key contains the rotation of the position it was written at, in every type: the Hadamard transform of the
  * rotated types is orthogonal but does not commute with RoPE. So keys that move are decoded, turned by the distance,
- * and coded again; values move byte for byte (tests/kv/test_shift.c, which also shows what leaving keys alone does). */
+ * and coded again; values move byte for byte (tests/kv/test_kv.c, which also shows what leaving keys alone does). */
 #include "kv_internal.h"
 
 #include "../base/checked.h"

@@ -9,11 +9,8 @@ void td_turbo_inverse(float *x);
 void td_tq_forward(float *x);
 void td_tq_inverse(float *x);
 
-/* Code books in ascending order, as the fork of the format's origin has them. */
+/* Code books of the file types in ascending order, as published. */
 extern const float td_tq3_values[8];
 extern const float td_tq4_values[16];
-extern const float td_turbo2_values[4];
-extern const float td_turbo3_values[8];
-extern const float td_turbo4_values[16];
 
 #endif

@@ -2,7 +2,11 @@
  *
  * A signed, orthogonal Hadamard transform makes the coordinates of a group nearly Gaussian, so that one fixed code book
  * fits all groups (spec quant-formats.md 1.8 to 1.10). Decoding a TQ row gives the weights; decoding a turbo row gives
- * values in the rotated domain, where attention uses them: td_turbo_inverse takes them back. */
+ * values in the rotated domain, where attention uses them: td_turbo_inverse takes them back.
+ *
+ * turbo2/3/4 here are the published formats with their published code books: what the quantisation vectors and
+ * comparisons speak of. The cache does not use them: no file holds its blocks, so src/kernels/attention_page.c has code
+ * books of less error for the same bits (tests/kv/test_coding_error compares the two on a model's keys and values). */
 #include "rotate.h"
 
 #include "codec.h"
@@ -67,12 +71,12 @@ static const float tq4_limits[15] = {-2.400804f, -1.843532f, -1.437139f, -1.0992
                                      -0.522404f, -0.258222f, 0.0f,       0.258222f,  0.522404f,
                                      0.799550f,  1.099286f,  1.437139f,  1.843532f,  2.400804f};
 
-const float td_turbo2_values[4] = {-0.133462f, -0.039994f, 0.039994f, 0.133462f};
-const float td_turbo3_values[8] = {-0.190685f, -0.117832f, -0.065717f, -0.021460f,
-                                   0.021460f,  0.065717f,  0.117832f,  0.190685f};
-const float td_turbo4_values[16] = {-0.173926f, -0.117195f, -0.089527f, -0.068756f, -0.051262f, -0.035597f,
-                                    -0.020989f, -0.006938f, 0.006938f,  0.020989f,  0.035597f,  0.051262f,
-                                    0.068756f,  0.089527f,  0.117195f,  0.173926f};
+static const float turbo2_values[4] = {-0.133462f, -0.039994f, 0.039994f, 0.133462f};
+static const float turbo3_values[8] = {-0.190685f, -0.117832f, -0.065717f, -0.021460f,
+                                       0.021460f,  0.065717f,  0.117832f,  0.190685f};
+static const float turbo4_values[16] = {-0.173926f, -0.117195f, -0.089527f, -0.068756f, -0.051262f, -0.035597f,
+                                        -0.020989f, -0.006938f, 0.006938f,  0.020989f,  0.035597f,  0.051262f,
+                                        0.068756f,  0.089527f,  0.117195f,  0.173926f};
 static const float turbo2_limits[3] = {-0.086728f, 0, 0.086728f};
 static const float turbo3_limits[7] = {-0.154259f, -0.091775f, -0.043589f, 0, 0.043589f, 0.091775f, 0.154259f};
 static const float turbo4_limits[15] = {-0.145560f, -0.103361f, -0.079142f, -0.060009f, -0.043430f,
@@ -222,7 +226,7 @@ void td_encode_turbo2(const float *src, void *dst, int64_t k, int64_t n_rows, co
     uint8_t *b = dst;
     for (int64_t i = 0; i < k * n_rows; i += 128, b += 34) {
         uint8_t code[128];
-        encode_turbo(src + i, b, (book){td_turbo2_values, turbo2_limits, 4}, code);
+        encode_turbo(src + i, b, (book){turbo2_values, turbo2_limits, 4}, code);
         pack_two_bits(code, b + 2);
     }
 }
@@ -232,7 +236,7 @@ void td_encode_turbo3(const float *src, void *dst, int64_t k, int64_t n_rows, co
     uint8_t *b = dst;
     for (int64_t i = 0; i < k * n_rows; i += 128, b += 50) {
         uint8_t code[128];
-        encode_turbo(src + i, b, (book){td_turbo3_values, turbo3_limits, 8}, code);
+        encode_turbo(src + i, b, (book){turbo3_values, turbo3_limits, 8}, code);
         pack_two_bits(code, b + 2);
         for (int j = 0; j < 16; j++) {
             int h = 0;
@@ -247,7 +251,7 @@ void td_encode_turbo4(const float *src, void *dst, int64_t k, int64_t n_rows, co
     uint8_t *b = dst;
     for (int64_t i = 0; i < k * n_rows; i += 128, b += 68) {
         uint8_t code[128];
-        encode_turbo(src + i, b, (book){td_turbo4_values, turbo4_limits, 16}, code);
+        encode_turbo(src + i, b, (book){turbo4_values, turbo4_limits, 16}, code);
         td_store_u16(b + 2, 0);
         for (int j = 0; j < 64; j++) b[4 + j] = (uint8_t)(code[2 * j] | code[2 * j + 1] << 4);
     }
@@ -257,7 +261,7 @@ void td_decode_turbo2(const void *src, float *dst, int64_t n) {
     const uint8_t *b = src;
     for (int64_t i = 0; i < n; i += 128, b += 34) {
         float norm = td_f16_to_f32(td_load_u16(b));
-        for (int j = 0; j < 128; j++) dst[i + j] = norm * td_turbo2_values[b[2 + j / 4] >> (2 * (j & 3)) & 3];
+        for (int j = 0; j < 128; j++) dst[i + j] = norm * turbo2_values[b[2 + j / 4] >> (2 * (j & 3)) & 3];
     }
 }
 
@@ -267,7 +271,7 @@ void td_decode_turbo3(const void *src, float *dst, int64_t n) {
         float norm = td_f16_to_f32(td_load_u16(b));
         for (int j = 0; j < 128; j++) {
             int c = (b[2 + j / 4] >> (2 * (j & 3)) & 3) | (b[34 + j / 8] >> (j & 7) & 1) << 2;
-            dst[i + j] = norm * td_turbo3_values[c];
+            dst[i + j] = norm * turbo3_values[c];
         }
     }
 }
@@ -276,6 +280,6 @@ void td_decode_turbo4(const void *src, float *dst, int64_t n) {
     const uint8_t *b = src;
     for (int64_t i = 0; i < n; i += 128, b += 68) {
         float norm = td_f16_to_f32(td_load_u16(b));
-        for (int j = 0; j < 128; j++) dst[i + j] = norm * td_turbo4_values[b[4 + j / 2] >> (4 * (j & 1)) & 15];
+        for (int j = 0; j < 128; j++) dst[i + j] = norm * turbo4_values[b[4 + j / 2] >> (4 * (j & 1)) & 15];
     }
 }

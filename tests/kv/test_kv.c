@@ -382,10 +382,33 @@ static void test_shift(void **state) {
     }
 }
 
+/* Full layers at both ends keep 8 bits; wide types and sliding layers stay as they are. */
+static void test_protect(void **state) {
+    (void)state;
+    td_kv_layer layer[8];
+    for (uint32_t l = 0; l < 8; l++) layer[l] = (td_kv_layer){.sliding = l % 2 == 0, .n_kv = 1, .d_head = 128};
+    td_kv_options o = {.n_layer = 8, .layer = layer, .window = 64, .n_slot = 1, .n_ctx = 256, .n_batch = 16};
+    o.type_k = TD_KV_F16;
+    o.type_v = o.type_v_sliding = TD_KV_TURBO3;
+    for (o.n_protect = 0; o.n_protect < 4; o.n_protect++) {
+        td_kv *kv = NULL;
+        assert_int_equal(td_kv_create(&kv, &o, NULL), TD_OK);
+        for (uint32_t l = 0; l < 8; l++) {
+            td_attn_call call = {0};
+            td_kv_attend(kv, l, &call);
+            bool safe = l % 2 && (l / 2 < o.n_protect || 3 - l / 2 < o.n_protect);
+            assert_int_equal(call.shape->type_v, safe ? TD_KV_Q8_0 : TD_KV_TURBO3);
+            if (l % 2) assert_int_equal(call.shape->type_k, TD_KV_F16);
+        }
+        td_kv_destroy(kv);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_walk_f32),  cmocka_unit_test(test_walk_types), cmocka_unit_test(test_checkpoints),
         cmocka_unit_test(test_admission), cmocka_unit_test(test_bad_state),  cmocka_unit_test(test_shift),
+        cmocka_unit_test(test_protect),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
