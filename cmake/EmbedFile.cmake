@@ -3,8 +3,9 @@
 # The page is ASCII (the script says \u2026), so that every byte is a char whatever its sign.
 file(READ ${DIR}/index.html html)
 file(READ ${DIR}/style.css style)
+file(READ ${DIR}/markdown.js markdown)
 file(READ ${DIR}/script.js script)
-foreach(part style script)
+foreach(part style markdown script)
   string(FIND "${html}" "/*${part}*/" at)
   if(at LESS 0)
     message(FATAL_ERROR "index.html has no place for the ${part}: /*${part}*/")
@@ -13,11 +14,11 @@ foreach(part style script)
 endforeach()
 file(WRITE ${OUT}.html "${html}")
 file(READ ${OUT}.html bytes HEX)
-if(bytes MATCHES "^(..)*[89a-f].(..)*$")
-  message(FATAL_ERROR "The page holds a byte that is not ASCII")
-endif()
 string(REGEX REPLACE "(................................)" "\\1\n" bytes "${bytes}")
 string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+if(bytes MATCHES "0x[89a-f]")
+  message(FATAL_ERROR "The page holds a byte that is not ASCII")
+endif()
 file(WRITE ${OUT} "/* Made by cmake/EmbedFile.cmake from src/server/page. */
 #include \"page.h\"
 

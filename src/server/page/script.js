@@ -1,30 +1,43 @@
 // The page: one conversation against /v1/chat/completions. With "tandem": true the stream also says which tokens the
-// drafter had proposed; from that come the tint, the strip of rounds and the figures. Everything received is put in as
-// text, never as HTML.
-"use strict";
+// drafter had proposed; from that come the tint, the strip of rounds and the figures.
 
 const $ = id => document.getElementById(id);
 const base = location.pathname.replace(/index\.html$/, "").replace(/\/*$/, "/");
 const fields = ["system", "thinking", "max_tokens", "temperature", "seed", "top_k", "top_p", "min_p", "repeat_penalty",
-  "speculative", "n_max", "tools"];
+  "speculative", "n_max", "tools", "theme"];
 const numbers = ["max_tokens", "temperature", "seed", "top_k", "top_p", "min_p", "repeat_penalty"];
+const exampleTools = [{ type: "function", function: { name: "start_timer", description: "Starts a timer for some minutes.",
+  parameters: { type: "object", properties: { duration: { type: "integer" } }, required: ["duration"] } } }];
 
-let messages = []; // what is sent: role, content and so on; answers also carry runs, thought, stats, error for the screen
+// What is sent: role, content and so on. Answers also carry what is shown: answer and thought (Tinted), timings, note, error.
+let messages = [];
 let running = null; // AbortController of the answer that comes in
 let rounds = []; // {accepted, rejected} for the strip
 let modelId = "";
 
-function element(tag, className, text) {
-  const e = document.createElement(tag);
-  if (className) e.className = className;
-  if (text !== undefined) e.textContent = text;
-  return e;
-}
-
-function button(text, action) {
+function button(text, action, label) {
   const b = element("button", "", text);
   b.type = "button";
+  if (label) b.setAttribute("aria-label", label);
   b.addEventListener("click", action);
+  return b;
+}
+
+async function copyText(text) {
+  if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+  const area = element("textarea"); // pages without TLS have no clipboard
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+function copyButton(text) {
+  const b = button("Copy", () => copyText(text).then(() => {
+    b.textContent = "Copied";
+    setTimeout(() => { b.textContent = "Copy"; }, 1500);
+  }, () => { b.textContent = "Not allowed"; }));
   return b;
 }
 
@@ -53,122 +66,139 @@ function parsed(text, fallback) {
   try { return JSON.parse(text) || fallback; } catch (e) { return fallback; }
 }
 
-// ---- runs of text that are drafted or not
+function restoreChat() {
+  const list = parsed(store("sessionStorage", "tandem-chat"), []);
+  messages = Array.isArray(list) ? list : [];
+  for (const m of messages)
+    if (m.role === "assistant") {
+      m.answer = new Tinted(m.answer);
+      m.thought = new Tinted(m.thought);
+    }
+}
+
+// ---- which characters were drafted
 
 // Text arrives as deltas, the flags as tokens behind them: both say the same characters in the same order, except for
 // markers that only the tokens have. Each delta is looked up in the tokens' text and takes over their flags.
 class Flags {
-  constructor() { this.raw = ""; this.drafted = []; this.at = 0; this.waiting = []; }
+  constructor() { this.raw = ""; this.marks = ""; this.at = 0; this.waiting = []; }
+  wait(tinted, text) {
+    this.waiting.push({ tinted, from: tinted.text.length, text });
+    tinted.add(text);
+  }
   add(tokens) {
     for (const t of tokens) {
-      for (let i = 0; i < t.t.length; i++) this.drafted.push(t.d);
       this.raw += t.t;
+      this.marks += (t.d ? "1" : "0").repeat(t.t.length);
     }
-    this.waiting = this.waiting.filter(w => !this.settle(w));
+    let left = [];
+    for (const w of this.waiting) {
+      const at = this.raw.indexOf(w.text, this.at);
+      if (at < 0) {
+        left.push(w);
+        continue;
+      }
+      w.tinted.mark(w.from, this.marks.slice(at, at + w.text.length));
+      this.at = at + w.text.length;
+      left = []; // what came earlier and was not found (a character in pieces) stays without a tint
+    }
+    this.waiting = left;
   }
-  settle(run) {
-    const at = this.raw.indexOf(run.text, this.at);
-    if (at < 0) return false;
-    run.flags = this.drafted.slice(at, at + run.text.length);
-    this.at = at + run.text.length;
-    return true;
-  }
-}
-
-function paint(into, runs) {
-  into.textContent = "";
-  let text = "", tinted = false;
-  const flush = () => {
-    if (text) into.append(tinted ? element("span", "d", text) : text);
-    text = "";
-  };
-  for (const r of runs)
-    for (let i = 0; i < r.text.length; i++) {
-      const d = !!(r.flags && r.flags[i]);
-      if (d !== tinted) flush();
-      tinted = d;
-      text += r.text[i];
-    }
-  flush();
-}
-
-const joined = runs => runs.map(r => r.text).join("");
-
-// Code blocks, `code` and **bold**: enough to read an answer without a library.
-function prose(into, text) {
-  into.textContent = "";
-  text.split(/^```[^\n]*\n([\s\S]*?)(?:^```[ \t]*\n?|$(?![\s\S]))/m).forEach((part, i) => {
-    if (i % 2) {
-      const pre = element("pre");
-      pre.append(element("code", "", part.replace(/\n$/, "")));
-      into.append(pre);
-      return;
-    }
-    for (const bit of part.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*)/)) {
-      if (bit.length > 2 && bit[0] === "`") into.append(element("code", "", bit.slice(1, -1)));
-      else if (bit.length > 4 && bit.startsWith("**")) into.append(element("b", "", bit.slice(2, -2)));
-      else if (bit) into.append(bit);
-    }
-  });
 }
 
 // ---- messages on the screen
 
-function textInto(into, runs, busy) {
-  if ($("tint").checked) paint(into, runs);
-  else if (busy) into.textContent = joined(runs);
-  else prose(into, joined(runs));
+function keyForm(label, then) {
+  const row = element("form", "ask"), input = element("input"), give = button(label, () => row.requestSubmit());
+  input.type = "password";
+  input.autocomplete = "off";
+  input.placeholder = "API key";
+  input.setAttribute("aria-label", "API key");
+  row.addEventListener("submit", e => {
+    e.preventDefault();
+    $("key").value = input.value;
+    saveSettings();
+    defaults();
+    then();
+  });
+  row.append(input, give);
+  return row;
 }
 
+function resultForm(m, call) {
+  const row = element("form", "ask"), input = element("input");
+  input.placeholder = "Result of this call";
+  input.setAttribute("aria-label", "Result of " + call.function.name);
+  row.addEventListener("submit", e => {
+    e.preventDefault();
+    messages.push({ role: "tool", tool_call_id: call.id, content: input.value });
+    if (m.tool_calls.some(c => !resultOf(c))) show(); else answer();
+  });
+  row.append(input, button("Give result", () => row.requestSubmit()));
+  return row;
+}
+
+const resultOf = call => messages.find(x => x.role === "tool" && x.tool_call_id === call.id);
+
 function callCard(m, call, last) {
-  const card = element("div", "call");
+  const card = element("div", "call"), head = element("div", "head", "Calls "), known = resultOf(call);
   let args = call.function.arguments;
   try { args = JSON.stringify(JSON.parse(args), null, 2); } catch (e) { /* still coming in */ }
-  card.append(element("b", "", call.function.name), element("pre", "", args));
-  const known = messages.find(x => x.role === "tool" && x.tool_call_id === call.id);
+  head.append(element("b", "", call.function.name));
+  card.append(head, element("pre", "", args));
   if (known) {
-    card.append(element("pre", "", "= " + known.content));
-  } else if (last && !running) {
-    const row = element("div", "answer"), input = element("input");
-    input.placeholder = "Result of this call";
-    input.setAttribute("aria-label", "Result of " + call.function.name);
-    const give = () => {
-      messages.push({ role: "tool", tool_call_id: call.id, content: input.value });
-      const open = m.tool_calls.some(c => !messages.some(x => x.role === "tool" && x.tool_call_id === c.id));
-      if (open) show(); else answer();
-    };
-    input.addEventListener("keydown", e => { if (e.key === "Enter") give(); });
-    row.append(input, button("Give result", give));
-    card.append(row);
-  }
+    const result = element("div", "result");
+    result.append(element("div", "head", "Result"), element("pre", "", known.content));
+    card.append(result);
+  } else if (last && !running && !m.error) card.append(resultForm(m, call));
   return card;
 }
 
+function part(box, name, make) {
+  if (!box.parts) box.parts = {};
+  if (!box.parts[name]) box.append(box.parts[name] = make());
+  return box.parts[name];
+}
+
+function fillThought(box, m, busy) {
+  const d = part(box, "thought", () => {
+    const e = element("details");
+    e.append(element("summary"), element("div", "text"));
+    return e;
+  });
+  d.hidden = !m.thought.text;
+  if (d.hidden) return;
+  d.firstChild.textContent = busy && !m.answer.text ? "Thinking\u2026" : m.thoughtMs ? "Thought for " + seconds(m.thoughtMs) : "Thought";
+  render(d.lastChild, m.thought, copyButton);
+}
+
 function fill(m) {
-  const last = messages.filter(x => x.role === "assistant").pop() === m, busy = running && last;
+  const last = messages.filter(x => x.role === "assistant").pop() === m, busy = !!running && last;
   const box = m.box || (m.box = element("div", "assistant"));
-  const opened = box.querySelector("details") ? box.querySelector("details").open : false;
-  box.textContent = "";
-  if (m.thought && m.thought.length) {
-    const d = element("details"), body = element("div", "text");
-    d.open = opened;
-    d.append(element("summary", "", busy && !m.runs.length ? "Thinking\u2026" : "Thoughts"));
-    textInto(body, m.thought, busy);
-    d.append(body);
-    box.append(d);
-  }
-  const text = element("div", "text");
-  textInto(text, m.runs, busy);
-  if (busy) text.classList.add("wait");
-  box.append(text);
-  for (const c of m.tool_calls || []) box.append(callCard(m, c, last));
-  if (m.error) box.append(element("div", "error", m.error));
+  box.setAttribute("aria-busy", String(busy));
+  fillThought(box, m, busy);
+  const text = part(box, "text", () => element("div", "text"));
+  render(text, m.answer, copyButton);
+  text.classList.toggle("wait", busy);
+  const rest = part(box, "rest", () => element("div"));
+  if (busy && rest.textContent === "" && !m.tool_calls) return box;
+  rest.textContent = "";
+  for (const c of m.tool_calls || []) rest.append(callCard(m, c, last));
+  if (m.error) rest.append(failureCard(m, last));
   const foot = element("div", "foot");
-  if (last && !running) foot.append(button("Retry", retry));
-  if (!busy && joined(m.runs)) foot.append(button("Copy", () => navigator.clipboard && navigator.clipboard.writeText(joined(m.runs))));
+  if (!busy && m.answer.text) foot.append(copyButton(m.answer.text));
+  if (last && !busy) foot.append(button("Retry", retry));
+  if (last && !busy) foot.append(button("Edit", edit, "Edit the question"));
   if (m.note) foot.append(element("span", "", m.note));
-  if (foot.childNodes.length) box.append(foot);
+  if (foot.childNodes.length) rest.append(foot);
   return box;
+}
+
+function failureCard(m, last) {
+  const card = element("div", "failure", m.error);
+  card.setAttribute("role", "alert");
+  if (m.status === 401 && last) card.append(keyForm("Use this key", retry));
+  return card;
 }
 
 function show() {
@@ -180,35 +210,48 @@ function show() {
     if (m.role === "assistant") log.append(fill(m));
   }
   log.scrollTop = log.scrollHeight;
+  enable();
 }
+
+function enable() {
+  $("send").hidden = !!running;
+  $("stop").hidden = !running;
+  $("send").disabled = !$("input").value.trim();
+}
+
+const distance = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
 
 let frame = 0;
 function soon(m) { // at most once per frame
   if (frame) return;
   frame = requestAnimationFrame(() => {
     frame = 0;
-    const log = $("log"), near = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+    const near = distance() < 80;
     fill(m);
-    if (near) log.scrollTop = log.scrollHeight;
+    if (near) $("log").scrollTop = $("log").scrollHeight;
     drawStrip();
   });
 }
 
 // ---- the picture of speculation
 
+// A round ends with a token of the model's own, or with the answer. Their number is returned.
 function countRounds(tokens, rejected) {
-  let accepted = 0, any = false;
+  const before = rounds.length;
+  let accepted = 0;
   for (const t of tokens) {
     if (t.d) { accepted++; continue; }
     rounds.push({ accepted, rejected: 0 });
     accepted = 0;
-    any = true;
   }
-  if (accepted) { rounds.push({ accepted, rejected: 0, cut: true }); any = true; }
-  if (any) rounds[rounds.length - 1].rejected = Math.max(0, rejected);
-  if (rounds.length > 400) rounds = rounds.slice(-400);
+  if (accepted) rounds.push({ accepted, rejected: 0, cut: true });
+  const n = rounds.length - before;
+  if (n) rounds[rounds.length - 1].rejected = Math.max(0, rejected);
+  if (rounds.length > 600) rounds = rounds.slice(-600);
+  return n;
 }
 
+// One bar per round, from below: the model's own token, drafts that were accepted, drafts that were not.
 function drawStrip() {
   const canvas = $("strip"), scale = window.devicePixelRatio || 1;
   const w = canvas.clientWidth, h = canvas.clientHeight;
@@ -216,44 +259,45 @@ function drawStrip() {
   canvas.width = w * scale;
   canvas.height = h * scale;
   const c = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
-  const colour = name => style.getPropertyValue(name).trim();
+  const colours = ["--soft", "--tint-line", "--miss"].map(name => style.getPropertyValue(name).trim());
   c.scale(scale, scale);
-  const bar = 6, n = Math.floor(w / bar), seen = rounds.slice(-n);
-  const most = Math.max(4, ...seen.map(r => r.accepted + r.rejected + 1));
-  const unit = Math.min(9, (h - 2) / most);
+  const bar = 7, seen = rounds.slice(-Math.floor(w / bar));
+  const most = Math.max(4, ...seen.map(r => r.accepted + r.rejected + 1)), unit = Math.min(9, (h - 2) / most);
   seen.forEach((r, i) => {
     let y = h;
-    const cell = (count, name, hollow) => {
+    [r.cut ? 0 : 1, r.accepted, r.rejected].forEach((count, kind) => {
+      c.fillStyle = c.strokeStyle = colours[kind];
       for (let k = 0; k < count; k++) {
         y -= unit;
-        c.fillStyle = c.strokeStyle = colour(name);
-        if (hollow) c.strokeRect(i * bar + 0.5, y + 1, bar - 2, Math.max(1, unit - 2));
-        else c.fillRect(i * bar, y + 0.5, bar - 1, Math.max(1, unit - 1));
+        if (kind === 2) c.strokeRect(i * bar + 0.5, y + 1, bar - 2.5, Math.max(1, unit - 2));
+        else c.fillRect(i * bar, y + 0.5, bar - 1.5, Math.max(1, unit - 1));
       }
-    };
-    if (!r.cut) cell(1, "--soft");
-    cell(r.accepted, "--tint-line");
-    cell(r.rejected, "--miss", true);
+    });
   });
 }
 
-function figures(t) {
-  if (!t) return;
+const seconds = ms => ms < 1000 ? Math.max(1, Math.round(ms)) + " ms" : (ms / 1000).toFixed(1) + " s";
+const rate = r => r.toFixed(r < 10 ? 1 : 0);
+const perRound = m => (m.timings.predicted_n / m.rounds).toFixed(2);
+
+function figures(m) {
+  const t = m.timings;
   const put = (id, text) => { $(id).textContent = text; };
-  if (t.predicted_per_second) put("s-rate", t.predicted_per_second.toFixed(t.predicted_per_second < 10 ? 1 : 0));
-  if (t.draft_rounds) {
-    put("s-round", (1 + t.draft_n_accepted / t.draft_rounds).toFixed(2));
-    put("s-accept", Math.round(100 * t.draft_n_accepted / t.draft_n) + " %");
-  }
-  if (t.ttft_ms) put("s-first", t.ttft_ms < 1000 ? Math.round(t.ttft_ms) + " ms" : (t.ttft_ms / 1000).toFixed(1) + " s");
-  put("s-prompt", (t.prompt_n + t.cache_n) + ", " + t.cache_n);
+  put("s-rate", t.predicted_per_second ? rate(t.predicted_per_second) : "\u2013");
+  put("s-round", m.rounds ? perRound(m) : "\u2013");
+  put("s-depth", t.draft_rounds ? (t.draft_n / t.draft_rounds).toFixed(1) : "\u2013");
+  put("s-accept", t.draft_rounds ? Math.round(100 * t.draft_n_accepted / t.draft_n) + " %" : "\u2013");
+  put("s-first", t.ttft_ms ? seconds(t.ttft_ms) : "\u2013");
+  put("s-prompt", t.cache_n + " / " + (t.prompt_n + t.cache_n));
 }
 
-function noteOf(t) {
-  if (!t) return "";
-  let s = t.predicted_n + " tokens, " + t.predicted_per_second.toFixed(1) + " per second";
-  if (t.draft_rounds) s += ", " + (1 + t.draft_n_accepted / t.draft_rounds).toFixed(2) + " per round";
-  return s;
+function noteOf(m) {
+  const t = m.timings, s = [];
+  if (t) s.push(t.predicted_n + " tokens", rate(t.predicted_per_second) + " tokens/s");
+  if (t && t.draft_rounds && m.rounds) s.push(perRound(m) + " per round");
+  if (m.cut) s.push("cut at the limit");
+  if (m.stopped) s.push("stopped");
+  return s.join(" \u00b7 ");
 }
 
 // ---- asking
@@ -263,6 +307,7 @@ function bodyOf() {
     const o = { role: m.role, content: m.content };
     if (m.tool_call_id) o.tool_call_id = m.tool_call_id;
     if (m.tool_calls && m.tool_calls.length) o.tool_calls = m.tool_calls;
+    if (m.tool_calls && m.thought && m.thought.text) o.reasoning_content = m.thought.text; // thoughts stay within a turn
     return o;
   });
   if ($("system").value.trim()) list.unshift({ role: "system", content: $("system").value });
@@ -286,7 +331,7 @@ async function failure(r) {
   const text = await r.text();
   let said = text;
   try { said = JSON.parse(text).error.message; } catch (e) { /* as it is */ }
-  if (r.status === 401) said += ". The API key goes into the settings.";
+  if (r.status === 401) return "This server asks for an API key" + ($("key").value ? ", and does not know the one that was given." : ".");
   return "Error " + r.status + ": " + said;
 }
 
@@ -299,7 +344,18 @@ async function* events(r) {
     text += decoder.decode(value, { stream: true });
     for (let at; (at = text.indexOf("\n\n")) >= 0; text = text.slice(at + 2))
       for (const line of text.slice(0, at).split("\n"))
-        if (line.startsWith("data: ") && line !== "data: [DONE]") yield JSON.parse(line.slice(6));
+        if (line === "data: [DONE]") yield { done: true };
+        else if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
+  }
+}
+
+function takeCalls(m, list) {
+  for (const c of list) {
+    m.tool_calls = m.tool_calls || [];
+    const call = m.tool_calls[c.index] || (m.tool_calls[c.index] = { id: "", type: "function", function: { name: "", arguments: "" } });
+    if (c.id) call.id = c.id;
+    if (c.function && c.function.name) call.function.name += c.function.name;
+    if (c.function && c.function.arguments) call.function.arguments += c.function.arguments;
   }
 }
 
@@ -307,74 +363,106 @@ function take(m, flags, o, seen) {
   if (o.error) m.error = o.error.message || "The server reported an error";
   for (const choice of o.choices || []) {
     const d = choice.delta || {};
-    for (const [name, into] of [["reasoning_content", m.thought], ["content", m.runs]]) {
-      if (!d[name]) continue;
-      const run = { text: d[name] };
-      into.push(run);
-      flags.waiting.push(run);
+    if (d.reasoning_content) {
+      seen.thinking = seen.thinking || performance.now();
+      flags.wait(m.thought, d.reasoning_content);
     }
-    for (const c of d.tool_calls || []) {
-      m.tool_calls = m.tool_calls || [];
-      const call = m.tool_calls[c.index] || (m.tool_calls[c.index] = { id: "", type: "function", function: { name: "", arguments: "" } });
-      if (c.id) call.id = c.id;
-      if (c.function && c.function.name) call.function.name += c.function.name;
-      if (c.function && c.function.arguments) call.function.arguments += c.function.arguments;
-    }
+    if ((d.content || d.tool_calls) && seen.thinking && !m.thoughtMs) m.thoughtMs = performance.now() - seen.thinking;
+    if (d.content) flags.wait(m.answer, d.content);
+    takeCalls(m, d.tool_calls || []);
+    if (choice.finish_reason) seen.finished = true;
     if (choice.finish_reason === "length") m.cut = true;
   }
   if (o.tandem) {
     const t = o.timings || {}, n = t.draft_n || 0, a = t.draft_n_accepted || 0;
-    countRounds(o.tandem, n - seen.n - (a - seen.a));
+    m.rounds += countRounds(o.tandem, n - seen.n - (a - seen.a));
     seen.n = n;
     seen.a = a;
     flags.add(o.tandem);
   }
   if (o.timings) {
     m.timings = o.timings;
-    figures(o.timings);
+    figures(m);
+  }
+}
+
+async function receive(m, body) {
+  const flags = new Flags(), seen = { n: 0, a: 0 };
+  try {
+    const r = await fetch(base + "v1/chat/completions",
+      { method: "POST", headers: headers(), body: JSON.stringify(body), signal: running.signal });
+    if (!r.ok) {
+      m.status = r.status;
+      m.error = await failure(r);
+      return;
+    }
+    for await (const o of events(r)) {
+      take(m, flags, o, seen);
+      soon(m);
+    }
+    if (!seen.finished && !m.error) m.error = "The server ended the answer early.";
+  } catch (e) {
+    if (e.name === "AbortError") m.stopped = true;
+    else {
+      m.error = "The connection to the server is lost. Retry when it is back.";
+      connect();
+    }
   }
 }
 
 async function answer() {
   if (running) return;
-  const bad = $("tools").value.trim() && !parsed($("tools").value, null);
+  const bad = toolsError();
   $("tools").classList.toggle("bad", !!bad);
-  if (bad) return;
-  const body = bodyOf(), m = { role: "assistant", content: "", runs: [], thought: [] }, flags = new Flags();
+  $("tools-error").hidden = !bad;
+  $("tools-error").textContent = bad;
+  if (bad) {
+    openSettings(true);
+    return;
+  }
+  const body = bodyOf(), m = { role: "assistant", content: "", answer: new Tinted(), thought: new Tinted(), rounds: 0 };
   messages.push(m);
   running = new AbortController();
-  $("send").hidden = true;
-  $("stop").hidden = false;
+  const mine = running;
   show();
-  try {
-    const r = await fetch(base + "v1/chat/completions",
-      { method: "POST", headers: headers(), body: JSON.stringify(body), signal: running.signal });
-    if (!r.ok) m.error = await failure(r);
-    else {
-      const seen = { n: 0, a: 0 };
-      for await (const o of events(r)) {
-        take(m, flags, o, seen);
-        soon(m);
-      }
-    }
-  } catch (e) {
-    m.error = e.name === "AbortError" ? "" : "The connection broke: " + e.message;
-    if (e.name === "AbortError") m.stopped = true;
-  }
-  running = null;
-  m.content = joined(m.runs);
-  m.note = [noteOf(m.timings), m.cut ? "cut at the limit" : "", m.stopped ? "stopped" : ""].filter(Boolean).join(", ");
-  $("send").hidden = false;
-  $("stop").hidden = true;
+  await receive(m, body);
+  if (running === mine) running = null;
+  m.content = m.answer.text;
+  m.note = noteOf(m);
+  if (!messages.includes(m)) return; // a new chat was begun
+  const near = distance() < 80;
+  if (m.tool_calls) show(); else fill(m);
+  if (near) $("log").scrollTop = $("log").scrollHeight;
+  enable();
   saveChat();
-  show();
   drawStrip();
-  $("input").focus();
+  if (!document.activeElement || document.activeElement === document.body) $("input").focus();
+}
+
+function toolsError() {
+  const text = $("tools").value.trim();
+  if (!text) return "";
+  try {
+    return Array.isArray(JSON.parse(text)) ? "" : "The tools must be a JSON array.";
+  } catch (e) {
+    return "The tools are not JSON: " + e.message;
+  }
 }
 
 function retry() {
   while (messages.length && messages[messages.length - 1].role === "assistant") messages.pop();
   if (messages.length) answer();
+}
+
+// Takes the last question and what followed from the conversation and puts it into the box.
+function edit() {
+  while (messages.length && messages[messages.length - 1].role !== "user") messages.pop();
+  const m = messages.pop();
+  if (m) $("input").value = m.content;
+  show();
+  grow();
+  saveChat();
+  $("input").focus();
 }
 
 function send() {
@@ -392,26 +480,51 @@ function grow() {
   const e = $("input");
   e.style.height = "auto";
   e.style.height = e.scrollHeight + 2 + "px";
+  enable();
 }
 
-// ---- beginning
+function newChat() {
+  if (running) running.abort();
+  running = null;
+  messages = [];
+  rounds = [];
+  for (const e of document.querySelectorAll("dd")) e.textContent = "\u2013";
+  saveChat();
+  show();
+  drawStrip();
+  $("input").focus();
+}
 
+function openSettings(open) {
+  $("settings").hidden = !open;
+  $("open-settings").setAttribute("aria-expanded", String(open));
+  drawStrip();
+}
+
+// ---- the server's state: asked for until it answers, then every few seconds while the page is seen
+
+let timer = 0;
 async function connect() {
+  clearTimeout(timer);
+  let ready = false, name = "no answer from the server";
   try {
     const r = await fetch(base + "v1/models", { headers: headers() });
-    const ready = r.ok && (await fetch(base + "health")).ok;
     if (r.ok) modelId = (await r.json()).data[0].id;
-    $("model-name").textContent = modelId || "loading\u2026";
-    $("dot").className = ready ? "ready" : "";
-    if (!ready) setTimeout(connect, 1000);
-    else defaults();
-  } catch (e) {
-    $("model-name").textContent = "no answer from the server";
-    $("dot").className = "down";
-    setTimeout(connect, 3000);
-  }
+    ready = r.ok && (await fetch(base + "health")).ok;
+    name = ready ? modelId : "loading\u2026";
+  } catch (e) { /* it is not there */ }
+  if ($("model-name").textContent !== name) $("model-name").textContent = name;
+  const was = $("dot").className;
+  $("dot").className = ready ? "ready" : name.startsWith("load") ? "" : "down";
+  if (ready && was !== "ready") defaults();
+  timer = setTimeout(() => document.hidden ? connectLater() : connect(), ready ? 5000 : 1000);
 }
 
+function connectLater() {
+  document.addEventListener("visibilitychange", connect, { once: true });
+}
+
+// What the server uses where nothing is set; they only fill placeholders.
 async function defaults() {
   try {
     const r = await fetch(base + "props", { headers: headers() });
@@ -419,44 +532,63 @@ async function defaults() {
     const p = (await r.json()).default_generation_settings.params;
     for (const f of ["temperature", "top_k", "top_p", "min_p", "repeat_penalty"])
       if (p[f] !== undefined) $(f).placeholder = String(Math.round(p[f] * 1000) / 1000);
-  } catch (e) { /* they only fill placeholders */ }
+  } catch (e) { /* shown by the state above */ }
 }
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function applyTheme() {
+  document.documentElement.dataset.theme = $("theme").value || (dark.matches ? "dark" : "light");
+  drawStrip();
+}
+
+// ---- beginning
 
 $("form").addEventListener("submit", e => { e.preventDefault(); send(); });
 $("input").addEventListener("keydown", e => {
   if (e.key === "Enter" && !e.shiftKey && !e.isComposing) { e.preventDefault(); send(); }
 });
 $("input").addEventListener("input", grow);
-$("stop").addEventListener("click", () => running && running.abort());
-$("tint").addEventListener("change", show);
-$("new").addEventListener("click", () => {
+document.addEventListener("keydown", e => {
+  if (e.key !== "Escape") return;
   if (running) running.abort();
-  messages = [];
-  rounds = [];
-  saveChat();
-  show();
-  drawStrip();
-  $("input").focus();
+  else if (!$("settings").hidden) {
+    openSettings(false);
+    $("open-settings").focus();
+  }
 });
-$("open-settings").addEventListener("click", () => {
-  const s = $("settings");
-  s.hidden = !s.hidden;
-  $("open-settings").setAttribute("aria-expanded", String(!s.hidden));
-  drawStrip();
+$("stop").addEventListener("click", () => { if (running) running.abort(); });
+$("tint").addEventListener("change", () => document.body.classList.toggle("plain", !$("tint").checked));
+$("new").addEventListener("click", newChat);
+$("open-settings").addEventListener("click", () => openSettings($("settings").hidden));
+$("close-settings").addEventListener("click", () => {
+  openSettings(false);
+  $("open-settings").focus();
+});
+$("example-tools").addEventListener("click", () => {
+  $("tools").value = JSON.stringify(exampleTools, null, 1);
+  $("tools").dispatchEvent(new Event("change"));
 });
 $("reset").addEventListener("click", () => {
   for (const f of fields) $(f).value = "";
   saveSettings();
+  applyTheme();
 });
+$("log").addEventListener("scroll", () => { $("down").hidden = distance() < 200; });
+$("down").addEventListener("click", () => { $("log").scrollTop = $("log").scrollHeight; });
+for (const b of $("ideas").children)
+  b.addEventListener("click", () => {
+    $("input").value = b.textContent;
+    send();
+  });
 for (const f of fields.concat("key")) $(f).addEventListener("change", saveSettings);
+$("theme").addEventListener("change", applyTheme);
 window.addEventListener("resize", drawStrip);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawStrip);
+dark.addEventListener("change", applyTheme);
 
 const settings = parsed(store("localStorage", "tandem-settings"), {});
 for (const f of fields) if (typeof settings[f] === "string") $(f).value = settings[f];
 $("key").value = store("sessionStorage", "tandem-key") || "";
-messages = parsed(store("sessionStorage", "tandem-chat"), []);
-for (const m of messages) delete m.box;
+restoreChat();
+applyTheme();
 connect();
 show();
-drawStrip();
