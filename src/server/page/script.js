@@ -411,15 +411,7 @@ async function receive(m, body) {
 }
 
 async function answer() {
-  if (running) return;
-  const bad = toolsError();
-  $("tools").classList.toggle("bad", !!bad);
-  $("tools-error").hidden = !bad;
-  $("tools-error").textContent = bad;
-  if (bad) {
-    openSettings(true);
-    return;
-  }
+  if (running || !toolsValid()) return;
   const body = bodyOf(), m = { role: "assistant", content: "", answer: new Tinted(), thought: new Tinted(), rounds: 0 };
   messages.push(m);
   running = new AbortController();
@@ -449,6 +441,15 @@ function toolsError() {
   }
 }
 
+function toolsValid() {
+  const bad = toolsError();
+  $("tools").classList.toggle("bad", !!bad);
+  $("tools-error").hidden = !bad;
+  $("tools-error").textContent = bad;
+  if (bad) openSettings(true);
+  return !bad;
+}
+
 function retry() {
   while (messages.length && messages[messages.length - 1].role === "assistant") messages.pop();
   if (messages.length) answer();
@@ -467,7 +468,7 @@ function edit() {
 
 function send() {
   const text = $("input").value.trim();
-  if (!text || running) return;
+  if (!text || running || !toolsValid()) return;
   const last = messages[messages.length - 1];
   if (last && last.error && !last.content) messages.pop();
   messages.push({ role: "user", content: text });
@@ -581,6 +582,7 @@ for (const b of $("ideas").children)
     send();
   });
 for (const f of fields.concat("key")) $(f).addEventListener("change", saveSettings);
+$("tools").addEventListener("change", toolsValid);
 $("theme").addEventListener("change", applyTheme);
 window.addEventListener("resize", drawStrip);
 dark.addEventListener("change", applyTheme);

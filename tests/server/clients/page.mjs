@@ -212,9 +212,10 @@ const tests = {
     await page.getByRole("button", { name: "Settings", exact: true }).click();
     await page.locator("#tools").fill("{");
     await page.getByRole("button", { name: "Close settings" }).click();
+    assert.match(await page.locator("#tools-error").innerText(), /not JSON/);
     await box(page).fill("Set a timer for 6 minutes.");
     await box(page).press("Enter");
-    assert.match(await page.locator("#tools-error").innerText(), /not JSON/);
+    assert.equal(await page.locator(".user").count(), 0, "asked in spite of tools that are not JSON");
     await page.getByRole("button", { name: "Insert an example" }).click();
     await page.getByRole("button", { name: "Close settings" }).click();
     const a = await ask(page, "Set a timer for 6 minutes.");
