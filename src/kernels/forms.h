@@ -72,6 +72,28 @@ typedef struct td_tile_args {
 
 enum { TD_I8_BLOCK = 320, TD_I8_SCALE = 256, TD_I8X_BLOCK = 160, TD_WIDE = 16 };
 
+/* Many rows of activations: the weights of two groups are expanded once, over a piece of k that stays in the
+ * first-level cache, and then multiply all rows by fours ("rectangles"; src/kernels/rect.h). */
+enum { TD_RECT_ROWS = 2 * TD_GROUP, TD_RECT_TOK = 4, TD_RECT_BLOCKS = 16 };
+
+typedef struct td_expanded {                              /* up to TD_RECT_BLOCKS blocks of 32 values; 24 KB */
+    _Alignas(64) uint8_t codes[TD_RECT_BLOCKS][2][8][64]; /* [block][group][line]: unsigned, four values of 16 rows */
+    float scale[TD_RECT_BLOCKS][2][TD_RECT_ROWS];         /* [block][half: values 0, 16 on] */
+    float min[TD_RECT_BLOCKS][2][TD_RECT_ROWS];
+} td_expanded;
+
+struct td_rect_args {
+    const td_expanded *w;
+    int64_t n;                /* blocks of 32 */
+    const uint8_t *q, *d, *x; /* of the first row, as in td_tile_args */
+    size_t q_panel, x_panel;  /* bytes to the next panel */
+    bool second;              /* the first row is in the second half of its panel */
+    int32_t n_tok;            /* fours of rows, each in one half of a panel; the last may be less */
+    float *y;                 /* y[t * ldy + r], r < TD_RECT_ROWS */
+    int64_t ldy;
+    bool resume;
+};
+
 /* Tables of the IQ4 and TQ types as unsigned bytes (value + 128). TQ: the codebooks in steps of max / 127. */
 extern const uint8_t td_table_iq4[16], td_table_tq3[16], td_table_tq4[16];
 #define TD_TQ3_STEP (1.996684f / 127.0f)

@@ -19,15 +19,18 @@ static void fill_arch(td_kernels *k, td_cpu_level level) {
     if (level >= TD_CPU_AVX2) {
         td_avx2_tiles(k);
         td_avx2_tiles_k(k);
+        td_avx2_rect(k);
         td_avx2_rows(k);
     }
     if (level == TD_CPU_AVXVNNI) {
         td_avxvnni_tiles(k);
         td_avxvnni_tiles_k(k);
+        td_avxvnni_rect(k);
     }
     if (level >= TD_CPU_AVX512) {
         td_avx512_tiles(k);
         td_avx512_tiles_k(k);
+        td_avx512_rect(k);
         td_avx512_rows(k);
     }
 }

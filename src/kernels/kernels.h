@@ -13,6 +13,11 @@
 
 struct td_tile_args;
 typedef void (*td_tile_fn)(const struct td_tile_args *args);
+/* Blocks [0, n) of a form of a packed group into half `g` (0, 1) of `to`; products with what was expanded. */
+struct td_expanded;
+struct td_rect_args;
+typedef void (*td_expand_fn)(struct td_expanded *to, int g, const uint8_t *group, int64_t n);
+typedef void (*td_rect_fn)(const struct td_rect_args *args);
 enum { TD_TILES = 9 }; /* token counts of tiles: index 1..8 */
 
 typedef struct td_kernels {
@@ -48,7 +53,9 @@ typedef struct td_kernels {
 
     /* The inner loops of the products, by form and tile (src/kernels/forms.h); callers use td_matmul and its kin. */
     td_tile_fn tile[24][TD_TILES];
-    td_tile_fn wide[24]; /* 16 tokens, two panels; NULL: none */
+    td_tile_fn wide[24];     /* 16 tokens, two panels; NULL: none */
+    td_expand_fn expand[24]; /* for many tokens; NULL: none, tiles serve them */
+    td_rect_fn rect[24];
 } td_kernels;
 
 const td_kernels *td_kernels_get(void);

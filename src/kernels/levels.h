@@ -9,11 +9,14 @@ void td_ref_rows(td_kernels *k);
 #if defined(__x86_64__)
 void td_avx2_tiles(td_kernels *k);
 void td_avx2_tiles_k(td_kernels *k);
+void td_avx2_rect(td_kernels *k);
 void td_avx2_rows(td_kernels *k);
 void td_avxvnni_tiles(td_kernels *k);
 void td_avxvnni_tiles_k(td_kernels *k);
+void td_avxvnni_rect(td_kernels *k);
 void td_avx512_tiles(td_kernels *k);
 void td_avx512_tiles_k(td_kernels *k);
+void td_avx512_rect(td_kernels *k);
 void td_avx512_rows(td_kernels *k);
 #elif defined(__aarch64__)
 void td_neon_tiles(td_kernels *k);

@@ -1,15 +1,25 @@
 /* The products: how groups of weight rows and rows of activations are walked. The arithmetic is in the tiles.
  *
- * Decode and verify (at most 8 rows): weights stream through once, each group against all rows. Prefill: k is cut into
- * chunks of about 1024 values, so that 16 activation rows of a chunk (20 KB) and a packed group of it (9 KB at 4 bits)
- * lie in L1 together; groups of a call stay in L2 over all rows. A chunk's accumulators start where the previous one's
- * ended, so that cutting k changes no bit. Tails of rows go through a buffer; the tiles always write 16 results. */
+ * Decode and verify (at most 8 rows): weights stream through once, each group against all rows. Prefill of quantised
+ * weights: k is cut into chunks of 512 values; two groups of a chunk are expanded (src/kernels/rect.h, 24 KB, beside
+ * four rows of activations in L1) and then meet all rows, whose chunk (330 KB for 512 rows) stays in L2 over all groups
+ * of the call. Prefill of float weights: tiles of 16 rows, chunks of about 1024 values. A chunk's accumulators start
+ * where the previous one's ended, so that cutting k changes no bit. Tails of rows go through a buffer. */
 #include "forms.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { CHUNK_VALUES = 1024, L2_BYTES = 384 * 1024, GLU_BLOCKS = 4 };
+/* Rows from which expanding pays; rows and blocks of 32 results of a fused product between two quantisations (64 KB).
+ */
+enum { RECT_MIN = 16, GLU_TOK = 256, GLU_PAIRS = 1, GLU_LD = GLU_PAIRS * TD_RECT_ROWS };
+
+/* The beginning of every scratch. */
+typedef struct rect_mem {
+    td_expanded w;
+    float gate[GLU_TOK * GLU_LD], up[GLU_TOK * GLU_LD];
+} rect_mem;
 
 /* A group's packed bytes; scratch holds them when the matrix is not packed. */
 typedef struct view {
@@ -47,7 +57,8 @@ static void decode_group(const td_matrix *m, const uint8_t *const rows[TD_GROUP]
     }
 }
 
-static const uint8_t *group_at(const td_matrix *m, int32_t expert, int64_t g, void *scratch) {
+static const uint8_t *group_at(const td_matrix *m, int32_t expert, int64_t g, void *mem) {
+    uint8_t *scratch = mem ? (uint8_t *)mem + sizeof(rect_mem) : NULL;
     bool generic = m->form->id == TD_FORM_GENERIC;
     const uint8_t *at = m->data + (size_t)expert * m->expert_bytes + (size_t)g * m->group_bytes;
     if (m->packed && !generic) return at;
@@ -64,10 +75,10 @@ static const uint8_t *group_at(const td_matrix *m, int32_t expert, int64_t g, vo
         }
     }
     if (generic)
-        decode_group(m, rows, (float *)scratch);
+        decode_group(m, rows, (float *)(void *)scratch);
     else
-        td_form_pack_group(m->form, (uint8_t *)scratch, rows, m->k / m->form->block);
-    return (const uint8_t *)scratch;
+        td_form_pack_group(m->form, scratch, rows, m->k / m->form->block);
+    return scratch;
 }
 
 /* Blocks [b0, b1) of a packed group times rows [t, t + n), which lie in one panel (or n is TD_WIDE, from a panel's
@@ -94,6 +105,12 @@ static void tile(const view *v, const uint8_t *group, int64_t b0, int64_t b1, in
     }
     td_tile_fn fn = n == TD_WIDE ? v->kern->wide[v->form->id] : v->kern->tile[v->form->id][n];
     fn(&args);
+}
+
+size_t td_matrix_scratch(const td_matrix *m) {
+    size_t group = m->packed ? 0 : m->group_bytes;
+    if (m->form->id == TD_FORM_GENERIC) group = ((size_t)m->k * TD_GROUP + (size_t)m->k) * sizeof(float);
+    return sizeof(rect_mem) + group;
 }
 
 /* How many of the rows [t, end) the next tile takes. */
@@ -125,22 +142,112 @@ static int64_t chunk_blocks(const view *v, int64_t k, int32_t n_tok) {
     return values / v->unit;
 }
 
+static bool direct(const td_matrix *m) { /* groups are read where they are */
+    return m->packed && m->form->id != TD_FORM_GENERIC;
+}
+
+/* ---- many rows of quantised weights ---- */
+
+static bool use_rect(const view *v, const td_matrix *m, int32_t n_tok) {
+    return n_tok >= RECT_MIN && direct(m) && v->kern->rect[v->form->id];
+}
+
+/* The expanded blocks from block `b` (of 32) times rows [t, t + n), for 32 rows of W. Rows from t on stand in whole
+ * halves of panels, or n ends before the next half. */
+static void rect(const view *v, const td_expanded *w, int64_t b, int64_t n_blocks, int32_t t, int32_t n, float *y,
+                 int64_t ldy) {
+    size_t lane = (size_t)(t % TD_PANEL), blocks = (size_t)v->a->n_blocks;
+    size_t at = (size_t)(t / TD_PANEL) * blocks + (size_t)b;
+    const uint8_t *q = v->q + at * TD_I8_BLOCK;
+    struct td_rect_args args = {.w = w,
+                                .n = n_blocks,
+                                .q = q + 32 * lane,
+                                .d = q + TD_I8_SCALE + 4 * lane,
+                                .x = v->x ? v->x + at * TD_I8X_BLOCK + 4 * lane : q, /* not read, but a pointer */
+                                .q_panel = blocks * TD_I8_BLOCK,
+                                .x_panel = blocks * TD_I8X_BLOCK,
+                                .second = lane >= TD_RECT_TOK,
+                                .n_tok = n,
+                                .y = y,
+                                .ldy = ldy,
+                                .resume = b > 0};
+    v->kern->rect[v->form->id](&args);
+}
+
+/* The same into y of which only `rows` results per row of activations exist, four rows at a time. */
+static void rect_tail(const view *v, const td_expanded *w, int64_t b, int64_t n_blocks, int32_t t0, int32_t n_tok,
+                      float *y, int64_t ldy, int64_t rows) {
+    _Alignas(64) float buf[TD_RECT_TOK * TD_RECT_ROWS];
+    for (int32_t t = 0, n; t < n_tok; t += n, y += n * ldy) {
+        n = TD_RECT_TOK - (t0 + t) % TD_RECT_TOK;
+        if (n > n_tok - t) n = n_tok - t;
+        for (int32_t i = 0; i < n && b > 0; i++) memcpy(buf + i * TD_RECT_ROWS, y + i * ldy, (size_t)rows * sizeof *y);
+        rect(v, w, b, n_blocks, t0 + t, n, buf, TD_RECT_ROWS);
+        for (int32_t i = 0; i < n; i++) memcpy(y + i * ldy, buf + i * TD_RECT_ROWS, (size_t)rows * sizeof *y);
+    }
+}
+
+/* Rows [t0, t0 + n_tok) times groups [g0, g1); y is where group g0 begins. */
+static void rect_matmul(const view *v, const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, int32_t t0,
+                        int32_t n_tok, float *y, int64_t ldy, td_expanded *w) {
+    td_expand_fn expand = v->kern->expand[v->form->id];
+    int64_t per = v->unit / 32, chunk = TD_RECT_BLOCKS / per; /* blocks of 32 in one of the form; of the form in `w` */
+    int32_t lead = (TD_RECT_TOK - t0 % TD_RECT_TOK) % TD_RECT_TOK;
+    if (lead > n_tok) lead = n_tok;
+    for (int64_t b = 0; b < v->n; b += chunk) {
+        int64_t n = b + chunk < v->n ? chunk : v->n - b;
+        for (int64_t g = g0; g < g1; g += 2) {
+            int64_t rows = m->n_rows - g * TD_GROUP;
+            float *to = y + (g - g0) * TD_GROUP;
+            for (int i = 0; i < 2 && g + i < g1; i++)
+                expand(w, i, group_at(m, expert, g + i, NULL) + (size_t)b * v->block_bytes, n);
+            if (g + 1 == g1 && rows > TD_GROUP) rows = TD_GROUP;
+            if (rows < TD_RECT_ROWS) {
+                rect_tail(v, w, b * per, n * per, t0, n_tok, to, ldy, rows);
+                continue;
+            }
+            if (lead) rect(v, w, b * per, n * per, t0, lead, to, ldy);
+            rect(v, w, b * per, n * per, t0 + lead, n_tok - lead, to + lead * ldy, ldy);
+        }
+    }
+}
+
+static void rect_glu(const view *vg, const view *vu, const td_matrix *gate, const td_matrix *up, int32_t expert,
+                     int64_t b0, int64_t b1, int32_t t0, int32_t n_tok, const td_acts *out, int32_t u0, rect_mem *mem) {
+    for (int32_t t = 0; t < n_tok; t += GLU_TOK) {
+        int32_t n = t + GLU_TOK < n_tok ? GLU_TOK : n_tok - t;
+        for (int64_t b = b0; b < b1; b += GLU_PAIRS) {
+            int64_t be = b + GLU_PAIRS < b1 ? b + GLU_PAIRS : b1,
+                    g1 = 2 * be < gate->n_groups ? 2 * be : gate->n_groups;
+            rect_matmul(vg, gate, expert, 2 * b, g1, t0 + t, n, mem->gate, GLU_LD, &mem->w);
+            rect_matmul(vu, up, expert, 2 * b, g1, t0 + t, n, mem->up, GLU_LD, &mem->w);
+            for (int32_t i = 0; i < n; i++)
+                vg->kern->acts_glu(out, u0 + t + i, mem->gate + i * GLU_LD, mem->up + i * GLU_LD, b, be);
+        }
+    }
+}
+
+/* ---- all products ---- */
+
 void td_matmul(const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, const td_acts *a, int32_t t0, int32_t n_tok,
                float *y, int64_t ldy, void *scratch) {
     view v = view_make(m, a);
-    bool direct = m->packed && m->form->id != TD_FORM_GENERIC;
+    if (use_rect(&v, m, n_tok)) {
+        rect_matmul(&v, m, expert, g0, g1, t0, n_tok, y + g0 * TD_GROUP, ldy, &((rect_mem *)scratch)->w);
+        return;
+    }
     int64_t chunk = chunk_blocks(&v, m->k, n_tok);
-    int64_t fit = (int64_t)(L2_BYTES / ((size_t)chunk * v.block_bytes)), step = !direct ? 1 : fit < 1 ? 1 : fit;
+    int64_t fit = (int64_t)(L2_BYTES / ((size_t)chunk * v.block_bytes)), step = !direct(m) ? 1 : fit < 1 ? 1 : fit;
     if (n_tok <= TD_PANEL) step = 1;
     for (int64_t g = g0; g < g1; g += step) {
         int64_t end = g + step < g1 ? g + step : g1;
-        const uint8_t *group = direct ? NULL : group_at(m, expert, g, scratch);
+        const uint8_t *group = direct(m) ? NULL : group_at(m, expert, g, scratch);
         for (int64_t b = 0; b < v.n; b += chunk) {
             int64_t be = b + chunk < v.n ? b + chunk : v.n;
             for (int32_t t = t0, n; t < t0 + n_tok; t += n) {
                 n = tile_rows(&v, t, t0 + n_tok);
                 for (int64_t i = g; i < end; i++)
-                    tile_tail(&v, direct ? group_at(m, expert, i, NULL) : group, b, be, t, n,
+                    tile_tail(&v, direct(m) ? group_at(m, expert, i, NULL) : group, b, be, t, n,
                               y + (t - t0) * ldy + i * TD_GROUP, ldy, m->n_rows - i * TD_GROUP);
             }
         }
@@ -150,8 +257,7 @@ void td_matmul(const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, const
 /* One matrix's results for rows [t, t + n) and groups [g0, g1) into buf[n][ld]. */
 static void glu_part(const view *v, const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, int32_t t, int32_t n,
                      int64_t chunk, float *buf, int64_t ld, void *scratch) {
-    bool direct = m->packed && m->form->id != TD_FORM_GENERIC;
-    if (!direct) chunk = v->n;
+    if (!direct(m)) chunk = v->n;
     for (int64_t b = 0; b < v->n; b += chunk)
         for (int64_t g = g0; g < g1; g++) {
             const uint8_t *group = group_at(m, expert, g, scratch);
@@ -164,6 +270,10 @@ void td_matmul_glu(const td_matrix *gate, const td_matrix *up, int32_t expert, i
     enum { LD = GLU_BLOCKS * 32 };
     _Alignas(64) float g_buf[TD_WIDE * LD], u_buf[TD_WIDE * LD];
     view vg = view_make(gate, a), vu = view_make(up, a);
+    if (use_rect(&vg, gate, n_tok) && use_rect(&vu, up, n_tok)) {
+        rect_glu(&vg, &vu, gate, up, expert, b0, b1, t0, n_tok, out, u0, scratch);
+        return;
+    }
     int64_t cg = chunk_blocks(&vg, gate->k, n_tok), cu = chunk_blocks(&vu, up->k, n_tok);
     for (int64_t b = b0; b < b1; b += GLU_BLOCKS) {
         int64_t be = b + GLU_BLOCKS < b1 ? b + GLU_BLOCKS : b1, g0 = 2 * b, g1 = 2 * be;

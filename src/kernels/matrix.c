@@ -100,11 +100,6 @@ uint32_t td_matrix_layout_version(void) {
     return 2;
 }
 
-size_t td_matrix_scratch(const td_matrix *m) {
-    if (m->form->id == TD_FORM_GENERIC) return ((size_t)m->k * TD_GROUP + (size_t)m->k) * sizeof(float);
-    return m->packed ? 0 : m->group_bytes;
-}
-
 size_t td_matrix_row_scratch(const td_matrix *m) {
     return m->packed ? m->row_bytes : 0;
 }

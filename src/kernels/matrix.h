@@ -73,7 +73,7 @@ void td_matrix_bind_packed(td_matrix *m, const void *packed);
 void td_matrix_bind_plain(td_matrix *m, const void *rows);
 
 uint32_t td_matrix_acts(const td_matrix *m);  /* parts of td_acts it needs */
-size_t td_matrix_scratch(const td_matrix *m); /* scratch bytes a thread needs in calls with this matrix; may be 0 */
+size_t td_matrix_scratch(const td_matrix *m); /* bytes, 64-byte aligned, a thread needs in calls with this matrix */
 uint32_t td_matrix_layout_version(void);      /* changes when packed bytes mean something else (pack cache) */
 
 /* Row `row` (its id in the file, whatever the packed order) as f32 out[k]. Works in both forms. */

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* 16 registers: 4 accumulators, 8 lines of codes, scale, dot, product, broadcast. */
-enum { TD_R = 8, TD_ACC = 4, TD_ACC_FLOATS = 8, TD_SUBS_UNROLLED = 1 };
+enum { TD_R = 8, TD_ACC = 4, TD_ACC_FLOATS = 8, TD_SUBS_UNROLLED = 1, TD_RECT_P = 2, TD_RECT_T = 2 };
 typedef __m256 vf;
 typedef __m256i vi, vb;
 typedef unsigned short vec_u16 __attribute__((vector_size(32)));
@@ -60,6 +60,9 @@ V_OP vf vf_i8(const uint8_t *p) {
 V_OP vb vb_load(const uint8_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
+V_OP void vb_store(uint8_t *p, vb a) {
+    _mm256_storeu_si256((__m256i *)(void *)p, a);
+}
 V_OP vb vb_set1(int x) {
     return _mm256_set1_epi8((char)x);
 }
@@ -96,43 +99,47 @@ V_OP vi vi_bcast(const uint8_t *p) {
 }
 
 /* sum8 is -8 * the sum of activations; codes were made unsigned by adding 2^zero_log2. */
-V_OP vi vi_dot_start(int zero_log2, const uint8_t *sum8) {
+V_OP vi vi_dot_start(int bits, int zero_log2, const uint8_t *sum8) {
+#ifndef TD_VNNI
+    if (bits == 8) zero_log2 = 0; /* see vi_mac */
+#endif
+    (void)bits;
     if (zero_log2 == 0) return _mm256_setzero_si256();
     vec_i32 s = (vec_i32)vi_bcast(sum8);
     return (vi)(zero_log2 > 3 ? s << (zero_log2 - 3) : s >> (3 - zero_log2));
 }
 
-/* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code. */
+/* s += line i of n of a dot product: codes w (u8) times activations a (i8), all lanes' sums of four. `part` is kept
+ * between the lines. */
 #ifdef TD_VNNI
-V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
-    (void)bits;
-    vi s = vi_dot_start(zero_log2, sum8);
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) s = _mm256_dpbusd_avx_epi32(s, v[i], vi_bcast(q + 4 * i));
-    return s;
+V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits) {
+    (void)part, (void)i, (void)n, (void)bits;
+    *s = _mm256_dpbusd_avx_epi32(*s, w, a);
 }
 #else
 /* Pairs of products fit 16 bits: 8 of them at 4 bits (8 * 2 * 15 * 127 = 30480), 4 at 5 bits, 2 at 6. Codes of 8 bits
  * go as |w| * sign(a, w) with w = code - 128, which needs no correction. */
-V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
+V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits) {
     const int run = bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-    const vi ones = _mm256_set1_epi16(1);
-    vi s = vi_dot_start(bits == 8 ? 0 : zero_log2, sum8), sum16 = _mm256_setzero_si256();
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) {
-        vi a = vi_bcast(q + 4 * i), p;
-        if (bits == 8) {
-            vi w = _mm256_xor_si256(v[i], _mm256_set1_epi8(-128));
-            p = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
-        } else {
-            p = _mm256_maddubs_epi16(v[i], a);
-        }
-        sum16 = i % run == 0 ? p : _mm256_add_epi16(sum16, p);
-        if ((i + 1) % run == 0 || i + 1 == n) s = _mm256_add_epi32(s, _mm256_madd_epi16(sum16, ones));
+    vi p;
+    if (bits == 8) {
+        w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+        p = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+    } else {
+        p = _mm256_maddubs_epi16(w, a);
     }
-    return s;
+    *part = i % run == 0 ? p : _mm256_add_epi16(*part, p);
+    if ((i + 1) % run == 0 || i + 1 == n) *s = _mm256_add_epi32(*s, _mm256_madd_epi16(*part, _mm256_set1_epi16(1)));
 }
 #endif
+
+/* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code. */
+V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
+    vi s = vi_dot_start(bits, zero_log2, sum8), part = s;
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) vi_mac(&s, &part, v[i], vi_bcast(q + 4 * i), i, n, bits);
+    return s;
+}
 
 /* ---- for rows.h ---- */
 

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { TD_R = 16, TD_ACC = 16, TD_ACC_FLOATS = 16, TD_SUBS_UNROLLED = 8 };
+enum { TD_R = 16, TD_ACC = 16, TD_ACC_FLOATS = 16, TD_SUBS_UNROLLED = 8, TD_RECT_P = 2, TD_RECT_T = 4 };
 typedef __m512 vf;
 typedef __m512i vi, vb;
 typedef unsigned short vec_u16 __attribute__((vector_size(64)));
@@ -60,6 +60,9 @@ V_OP vf vf_i8(const uint8_t *p) {
 V_OP vb vb_load(const uint8_t *p) {
     return _mm512_loadu_si512(p);
 }
+V_OP void vb_store(uint8_t *p, vb a) {
+    _mm512_storeu_si512(p, a);
+}
 V_OP vb vb_set1(int x) {
     return _mm512_set1_epi8((char)x);
 }
@@ -86,23 +89,34 @@ V_OP vb vb_or_masked(vb a, const uint8_t *mask, int r, int value) {
     memcpy(&k, mask, 8);
     return _mm512_mask_add_epi8(a, k, a, _mm512_set1_epi8((char)value)); /* the bit is clear in a */
 }
-/* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code: sum8 is -8 * their sum. */
-V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
-    int32_t s8;
+V_OP vi vi_bcast(const uint8_t *p) {
+    int32_t c;
+    memcpy(&c, p, 4);
+    return _mm512_set1_epi32(c);
+}
+
+/* sum8 is -8 * the sum of activations; codes were made unsigned by adding 2^zero_log2. */
+V_OP vi vi_dot_start(int bits, int zero_log2, const uint8_t *sum8) {
     (void)bits;
-    memcpy(&s8, sum8, 4);
-    vi s = _mm512_setzero_si512();
-    if (zero_log2 > 0) {
-        s = _mm512_set1_epi32(s8);
-        if (zero_log2 > 3) s = (vi)((vec_i32)s << (zero_log2 - 3));
-        if (zero_log2 < 3) s = (vi)((vec_i32)s >> (3 - zero_log2));
-    }
+    if (zero_log2 == 0) return _mm512_setzero_si512();
+    vec_i32 s = (vec_i32)vi_bcast(sum8);
+    if (zero_log2 > 3) s = s << (zero_log2 - 3);
+    if (zero_log2 < 3) s = s >> (3 - zero_log2);
+    return (vi)s;
+}
+
+/* s += line i of n of a dot product: codes w (u8) times activations a (i8), all lanes' sums of four. */
+V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits) {
+    (void)part, (void)i, (void)n, (void)bits;
+    *s = _mm512_dpbusd_epi32(*s, w, a);
+}
+
+/* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code. */
+V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
+    vi s = vi_dot_start(bits, zero_log2, sum8);
 #pragma GCC unroll 8
-    for (int i = 0; i < n; i++) {
-        int32_t c; /* four activations, broadcast from memory inside the instruction */
-        memcpy(&c, q + 4 * i, 4);
-        s = _mm512_dpbusd_epi32(s, v[i], _mm512_set1_epi32(c));
-    }
+    for (int i = 0; i < n; i++)
+        vi_mac(&s, &s, v[i], vi_bcast(q + 4 * i), i, n, bits); /* broadcast in the instruction */
     return s;
 }
 

@@ -22,6 +22,8 @@ typedef struct job {
     float *y;
     int64_t ldy;
     int n_tok;
+    uint8_t *scratch; /* [threads][td_matrix_scratch] */
+    size_t scratch_bytes;
     const uint8_t *data; /* read test */
     size_t n_bytes;
     uint64_t sink[64];
@@ -30,10 +32,9 @@ typedef struct job {
 static void matmul_job(void *arg, int ith, int nth) {
     job *j = arg;
     int64_t b, e;
-    (void)ith;
     (void)nth;
     while (td_pool_take(j->pool, j->m.n_groups, 16, &b, &e))
-        td_matmul(&j->m, 0, b, e, &j->a, 0, j->n_tok, j->y, j->ldy, NULL);
+        td_matmul(&j->m, 0, b, e, &j->a, 0, j->n_tok, j->y, j->ldy, j->scratch + (size_t)ith * j->scratch_bytes);
 }
 
 #if defined(__x86_64__)
@@ -95,6 +96,8 @@ static void bench(job *j, const char *name, size_t bytes, int repeats, uint8_t *
     size_t row = K / info->block * info->bytes;
     setup(j, info->id, (int64_t)(bytes / row / 16 * 16), packed);
     uint32_t parts = td_matrix_acts(&j->m);
+    j->scratch_bytes = (td_matrix_scratch(&j->m) + 127) & ~(size_t)127;
+    j->scratch = td_alloc_aligned(j->scratch_bytes * (size_t)td_pool_size(j->pool), 128);
     size_t acts_bytes = td_acts_bytes(PREFILL_TOK, K, parts);
     void *mem = td_alloc_aligned(acts_bytes, 64);
     td_acts_init(&j->a, mem, PREFILL_TOK, K, parts);
@@ -125,6 +128,7 @@ static void bench(job *j, const char *name, size_t bytes, int repeats, uint8_t *
     double s = best_of(j, matmul_job, repeats);
     printf(" | 512: %4.0f GMAC/s\n", (double)PREFILL_ROWS * K * PREFILL_TOK / s * 1e-9);
     td_free_aligned(mem, acts_bytes);
+    td_free_aligned(j->scratch, j->scratch_bytes * (size_t)td_pool_size(j->pool));
 }
 
 int main(int argc, char **argv) {

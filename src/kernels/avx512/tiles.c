@@ -1,4 +1,5 @@
-/* Products on AVX-512 VNNI: tiles of 1 to 8 rows of activations, and 16 for prefill. */
+/* Products on AVX-512 VNNI: tiles of 1 to 8 rows of activations; 16 for prefill with float weights
+ * (rect.c has that of the others). */
 #include "../vec_avx512.h"
 
 #include "../levels.h"
@@ -8,11 +9,13 @@
     TD_TILE(form, 1)                                                                                                   \
     TD_TILE(form, 2)                                                                                                   \
     TD_TILE(form, 3)                                                                                                   \
-    TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7) TD_TILE(form, 8) TD_TILE(form, 16)
+    TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7) TD_TILE(form, 8)
 
-FORM(F32)
-FORM(F16)
-FORM(BF16)
+#define FLOATS(form) FORM(form) TD_TILE(form, 16)
+
+FLOATS(F32)
+FLOATS(F16)
+FLOATS(BF16)
 FORM(Q4_0)
 FORM(Q4_1)
 FORM(Q5_0)
@@ -26,13 +29,15 @@ FORM(TQ4_1S)
     {                                                                                                                  \
         static const td_tile_fn list[TD_TILES] = TD_TILE_LIST(form);                                                   \
         memcpy(k->tile[TD_FORM_##form], list, sizeof list);                                                            \
-        k->wide[TD_FORM_##form] = tile_##form##_16;                                                                    \
     }
 
 void td_avx512_tiles(td_kernels *k) {
     ENTRY(F32)
     ENTRY(F16)
     ENTRY(BF16)
+    k->wide[TD_FORM_F32] = tile_F32_16;
+    k->wide[TD_FORM_F16] = tile_F16_16;
+    k->wide[TD_FORM_BF16] = tile_BF16_16;
     ENTRY(Q4_0)
     ENTRY(Q4_1)
     ENTRY(Q5_0)

@@ -8,7 +8,7 @@
     TD_TILE(form, 1)                                                                                                   \
     TD_TILE(form, 2)                                                                                                   \
     TD_TILE(form, 3)                                                                                                   \
-    TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7) TD_TILE(form, 8) TD_TILE(form, 16)
+    TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7) TD_TILE(form, 8)
 
 FORM(Q2_K)
 FORM(Q3_K)
@@ -21,7 +21,6 @@ FORM(IQ4_XS)
     {                                                                                                                  \
         static const td_tile_fn list[TD_TILES] = TD_TILE_LIST(form);                                                   \
         memcpy(k->tile[TD_FORM_##form], list, sizeof list);                                                            \
-        k->wide[TD_FORM_##form] = tile_##form##_16;                                                                    \
     }
 
 void td_avx512_tiles_k(td_kernels *k) {

@@ -1,0 +1,12 @@
+/* Products with many rows of activations on AVX-VNNI (rect.h). */
+#define TD_VNNI 1
+#include "../vec_avx2.h"
+
+#include "../levels.h"
+#include "../rect.h"
+
+TD_RECT_ALL(TD_RECT)
+
+void td_avxvnni_rect(td_kernels *k) {
+    TD_RECT_ALL(TD_RECT_ENTRY)
+}

@@ -1,0 +1,152 @@
+/* The inner loops of the products for many rows of activations, over the vector types of an instruction set (vec_*.h).
+ *
+ * A tile (tile.h) unpacks codes into registers and loads every four activations for one dot instruction, so that it
+ * waits for the load ports. Here codes were unpacked before (td_expanded: bytes and floats of two groups), and a
+ * rectangle of TD_RECT_P vectors of rows by TD_RECT_T rows of activations uses each load several times: on AVX-512, 8
+ * dot instructions for 6 loads. What remains is the multiply ports: 8 of 10 operations are dot products, so 80 % of
+ * the machine's peak is the limit; 2 x 4 measured 97 % of that on Zen 5, 3 x 4 96 %, 1 x 8 89 %. Registers: 8
+ * accumulators, 8 sums, 4 activations, 2 of codes. A result sees the same operations in the same order as in a tile. */
+#ifndef TD_KERNELS_RECT_H
+#define TD_KERNELS_RECT_H
+
+#include "tile_forms.h"
+
+enum { RECT_ACC = TD_RECT_P * TD_RECT_T };
+
+/* ---- expanding ---- */
+
+TD_INLINE void expand_sub(td_expanded *to, int form, int g, int64_t at, const vb v[8], const vf s[2], const vf m[2],
+                          int r) {
+    const int kind = form_kind(form);
+    const int halves = kind == SCALE_16 || kind == SCALE_16_MIN ? 2 : 1;
+    TD_UNROLL
+    for (int i = 0; i < 8; i++) vb_store(to->codes[at][g][i] + 4 * r, v[i]);
+    for (int h = 0; h < halves; h++) {
+        vf_store(to->scale[at][h] + TD_GROUP * g + r, s[h]);
+        if (kind == SCALE_32_MIN || kind == SCALE_16_MIN) vf_store(to->min[at][h] + TD_GROUP * g + r, m[h]);
+    }
+}
+
+TD_INLINE void expand_run(td_expanded *to, int form, int g, const uint8_t *w, int64_t n) {
+    const int subs = form_subs(form), bytes = form_bytes(form);
+    uint8_t sc[256], mn[256];
+    for (int64_t b = 0; b < n; b++, w += bytes) {
+        if (subs > 1) super_scales(sc, mn, form, w);
+        for (int r = 0; r < TD_GROUP; r += TD_R) {
+            _Pragma("GCC unroll 1") for (int j = 0; j < subs; j++) {
+                vf s[2], m[2];
+                vb v[8];
+                if (subs > 1)
+                    super_factors(s, m, form, w, sc, mn, j, r);
+                else
+                    block_scales(s, m, form, w, r);
+                unpack(v, form, w, j, r);
+                expand_sub(to, form, g, b * subs + j, v, s, m, r);
+            }
+        }
+    }
+}
+
+/* ---- multiplying: vectors p of rows r0 + p * TD_R by activation rows t ---- */
+
+/* Lines [i0, i0 + n) of a block. */
+TD_INLINE void rect_dots(vi s[RECT_ACC], int form, const uint8_t (*codes)[8][64], const uint8_t *q, int i0, int n,
+                         int r0) {
+    vi part[RECT_ACC];
+    TD_UNROLL
+    for (int i = 0; i < n; i++) {
+        vi a[TD_RECT_T];
+        TD_UNROLL
+        for (int t = 0; t < TD_RECT_T; t++) a[t] = vi_bcast(q + 32 * t + 4 * (i0 + i));
+        TD_UNROLL
+        for (int p = 0; p < TD_RECT_P; p++) {
+            const int r = r0 + p * TD_R;
+            vb w = vb_load(codes[r / TD_GROUP][i0 + i] + 4 * (r % TD_GROUP));
+            TD_UNROLL
+            for (int t = 0; t < TD_RECT_T; t++)
+                vi_mac(&s[p * TD_RECT_T + t], &part[p * TD_RECT_T + t], w, a[t], i, n, form_bits(form));
+        }
+    }
+}
+
+/* acc += one block of 32 values, or half of one (h) where scales change every 16. */
+TD_INLINE void rect_half(vf acc[RECT_ACC], int form, const td_expanded *w, int64_t b, int h, const uint8_t *q,
+                         const uint8_t *d, const uint8_t *x, int r0) {
+    const int kind = form_kind(form), bits = form_bits(form), zero = form_zero_log2(form);
+    const bool halves = kind == SCALE_16 || kind == SCALE_16_MIN, min = kind == SCALE_32_MIN || kind == SCALE_16_MIN;
+    vi s[RECT_ACC];
+    TD_UNROLL
+    for (int i = 0; i < RECT_ACC; i++) {
+        const int t = i % TD_RECT_T;
+        s[i] = vi_dot_start(bits, zero, halves ? x + 32 * h + 4 * t : d + 32 + 4 * t);
+    }
+    rect_dots(s, form, w->codes[b], q, 4 * h, halves ? 4 : 8, r0);
+    TD_UNROLL
+    for (int p = 0; p < TD_RECT_P; p++) {
+        vf scale = vf_load(w->scale[b][h] + r0 + p * TD_R);
+        TD_UNROLL
+        for (int t = 0; t < TD_RECT_T; t++) {
+            vf *to = &acc[p * TD_RECT_T + t];
+            *to = vf_fma(vf_from_vi(s[p * TD_RECT_T + t]), vf_mul(scale, vf_bcast(d + 4 * t)), *to);
+            if (min)
+                *to = vf_fma(vf_load(w->min[b][h] + r0 + p * TD_R), vf_bcast(x + (halves ? 96 + 32 * h : 64) + 4 * t),
+                             *to);
+        }
+    }
+}
+
+/* Activation rows [0, n) of four, vectors from row r0 on. */
+TD_INLINE void rect_part(const struct td_rect_args *a, int form, const uint8_t *q, const uint8_t *d, const uint8_t *x,
+                         int32_t n, float *y, int r0) {
+    const int kind = form_kind(form);
+    vf acc[RECT_ACC];
+    TD_UNROLL
+    for (int i = 0; i < RECT_ACC; i++) {
+        const int t = i % TD_RECT_T;
+        acc[i] = a->resume && t < n ? vf_load(y + t * a->ldy + r0 + i / TD_RECT_T * TD_R) : vf_zero();
+    }
+    for (int64_t b = 0; b < a->n; b++, q += TD_I8_BLOCK, d += TD_I8_BLOCK, x += TD_I8X_BLOCK)
+        for (int h = 0; h < (kind == SCALE_16 || kind == SCALE_16_MIN ? 2 : 1); h++)
+            rect_half(acc, form, a->w, b, h, q, d, x, r0);
+    TD_UNROLL
+    for (int i = 0; i < RECT_ACC; i++) {
+        const int t = i % TD_RECT_T;
+        if (t < n) vf_store(y + t * a->ldy + r0 + i / TD_RECT_T * TD_R, acc[i]);
+    }
+}
+
+/* Rows beyond n_tok in the last four are read and multiplied, but not stored. */
+TD_INLINE void rect_run(const struct td_rect_args *a, int form) {
+    const uint8_t *q = a->q, *d = a->d, *x = a->x;
+    bool second = a->second;
+    float *y = a->y;
+    for (int32_t left = a->n_tok; left > 0; left -= TD_RECT_TOK, y += TD_RECT_TOK * a->ldy, second = !second) {
+        for (int t = 0; t < TD_RECT_TOK && t < left; t += TD_RECT_T)
+            for (int r = 0; r < TD_RECT_ROWS; r += TD_RECT_P * TD_R)
+                rect_part(a, form, q + 32 * t, d + 4 * t, x + 4 * t, left - t, y + t * a->ldy, r);
+        q += second ? a->q_panel - 32 * TD_RECT_TOK : 32 * TD_RECT_TOK;
+        d += second ? a->q_panel - 4 * TD_RECT_TOK : 4 * TD_RECT_TOK;
+        x += second ? a->x_panel - 4 * TD_RECT_TOK : 4 * TD_RECT_TOK;
+    }
+}
+
+#define TD_RECT(form)                                                                                                  \
+    static void expand_##form(td_expanded *to, int g, const uint8_t *group, int64_t n) {                               \
+        expand_run(to, TD_FORM_##form, g, group, n);                                                                   \
+    }                                                                                                                  \
+    static void rect_##form(const struct td_rect_args *a) {                                                            \
+        rect_run(a, TD_FORM_##form);                                                                                   \
+    }
+
+#define TD_RECT_ENTRY(form)                                                                                            \
+    k->expand[TD_FORM_##form] = expand_##form;                                                                         \
+    k->rect[TD_FORM_##form] = rect_##form;
+
+#define TD_RECT_ALL(X)                                                                                                 \
+    X(Q4_0)                                                                                                            \
+    X(Q4_1)                                                                                                            \
+    X(Q5_0)                                                                                                            \
+    X(Q5_1)                                                                                                            \
+    X(Q8_0) X(IQ4_NL) X(TQ3_1S) X(TQ4_1S) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS)
+
+#endif
