@@ -5,6 +5,7 @@
 #include "tandem-status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -85,6 +86,10 @@ typedef enum td_sampler_kind { /* links of the chain, in llama.cpp's default ord
                                TD_SAMPLER_KIND_COUNT
 } td_sampler_kind;
 
+/* Appends a link by its name in llama.cpp ("top_k", "typical_p", …) or its letter; false: unknown, or there are 15. */
+TD_API bool td_sampler_chain_add(uint8_t chain[16], const char *name, size_t n_bytes);
+TD_API const char *td_sampler_name(td_sampler_kind kind); /* "top_k" */
+
 typedef struct td_sampling {
     uint8_t chain[16]; /* td_sampler_kind, ended by TD_SAMPLER_END */
     uint64_t seed;     /* UINT64_MAX: random */
@@ -110,6 +115,34 @@ typedef struct td_sampling {
     int n_biases;
     bool ignore_end; /* end tokens are masked */
 } td_sampling;
+
+typedef struct td_reasoning_params { /* thoughts: <|channel>thought ... <channel|> */
+    int budget;                      /* tokens; then the thought is ended; -1: no limit */
+    bool open;                       /* the prompt ends inside a thought */
+    uint32_t begin, end;             /* its markers; begin TD_TOKEN_NONE: thoughts are not watched */
+    uint32_t call;                   /* <|tool_call>, which ends one too */
+    const uint32_t *closing;         /* [n_closing] forced before `end` when the engine ends one; copied */
+    int n_closing;
+} td_reasoning_params;
+
+typedef struct td_spec_counters { /* since start */
+    uint64_t calls_begin, calls_draft, calls_accept;
+    uint64_t drafts, drafts_accepted, tokens, tokens_accepted; /* generated / accepted */
+    uint64_t accepted_at[TD_MAX_DRAFT];
+    uint64_t ns_begin, ns_draft, ns_accept;
+} td_spec_counters;
+
+typedef struct td_counters { /* since start */
+    uint64_t prompt_tokens, prompt_ns, predicted_tokens, predicted_ns;
+    uint64_t steps, rows, slot_steps;   /* forward passes; rows in them; busy slots summed over them */
+    uint64_t cache_queries, cache_hits; /* prompt tokens asked for; found */
+    int n_processing, n_deferred, n_tokens_max;
+    uint64_t kv_bytes_used, kv_bytes_total, kv_tokens, checkpoint_bytes, n_checkpoints;
+    uint64_t parked, parked_bytes, parked_hits, parked_hit_tokens; /* prompt cache: entries, size; uses of it */
+    uint64_t reprocessed, resampled; /* prompts read again for want of a window; draws that a grammar sent back */
+    td_spec_counters mtp, ngram, grammar;
+    uint64_t depth_chosen[TD_MAX_DRAFT + 1]; /* rounds by the depth that the policy chose */
+} td_counters;
 
 #ifdef __cplusplus
 }

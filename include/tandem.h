@@ -128,9 +128,11 @@ typedef struct td_job_params {
     int slot;              /* -1: the engine chooses by saved work */
     bool cache_prompt;     /* default true: reuse what a slot already holds */
     const char *cache_key; /* reuse only entries of this key (one API key does not see another's cache); NULL: shared */
-    int n_keep;            /* context shift: first tokens kept; -1 the whole prompt */
+    int cache_reuse;       /* smallest chunk moved by position shift, 0 off; default: the engine's */
+    int n_keep, n_discard; /* context shift: first tokens kept, -1 the whole prompt; tokens dropped, 0 half */
     td_sampling sampling;  /* arrays inside are copied */
     td_spec_params spec;   /* clamped to the engine's */
+    td_reasoning_params reasoning;
     const char *const *stop; /* stop strings; text is held back while it may begin one */
     int n_stop;
     td_grammar *grammar; /* NULL: free text; taken over by the job */
@@ -138,6 +140,7 @@ typedef struct td_job_params {
     bool post_sampling_probs;
     bool special_text;            /* control tokens appear in the text */
     int64_t max_ms;               /* 0: no limit */
+    bool max_ms_at_line;          /* the limit holds once a newline was generated */
     int priority;                 /* lower runs first */
     void (*on_ready)(void *user); /* called by the engine's thread when events wait; must not block; may be NULL */
     void *user;
@@ -147,7 +150,7 @@ typedef struct td_timings {
     int cache_n;  /* prompt tokens reused */
     int prompt_n; /* prompt tokens computed */
     double prompt_ms;
-    int predicted_n;
+    int predicted_n, reasoning_n; /* generated; of them inside thoughts */
     double predicted_ms;
     int draft_n, draft_n_accepted, draft_rounds;
     double draft_ms, verify_ms;
@@ -175,9 +178,9 @@ typedef struct td_event {
     const char *stop_string; /* DONE after TD_FINISH_STOP */
     const td_error *error;   /* DONE after TD_FINISH_ERROR */
     int slot;
-    bool truncated;         /* the context was shifted */
-    const char *cache_note; /* why no more of the prompt was reused; "" when all was */
-    td_timings timings;     /* complete at DONE, running before */
+    bool truncated, has_new_line; /* the context was shifted; the tokens so far hold a newline */
+    const char *cache_note;       /* why no more of the prompt was reused; "" when all was */
+    td_timings timings;           /* complete at DONE, running before */
 } td_event;
 
 TD_API void td_job_params_init(const td_engine *e, td_job_params *p);
@@ -190,6 +193,8 @@ TD_API td_status td_job_submit(td_engine *e, const td_job_params *p, td_job **ou
 TD_API td_status td_job_read(td_job *j, td_event *out, int timeout_ms);
 /* Stops at the next step boundary; a DONE event with TD_FINISH_CANCELLED follows. Any thread. */
 TD_API void td_job_cancel(td_job *j);
+/* Ends the thought that the job is in, or its next one. Any thread. */
+TD_API void td_job_end_reasoning(td_job *j);
 /* Cancels if it still runs, and frees. */
 TD_API void td_job_close(td_job *j);
 TD_API int td_job_id(const td_job *j);
@@ -203,33 +208,17 @@ TD_API td_status td_slot_restore(td_engine *e, int slot, const char *path, int *
                                  td_error *err);
 
 typedef struct td_slot_info {
-    int id, job;         /* job -1: idle */
-    int n_ctx, n_tokens; /* held in the cache */
+    int id, job, last_job; /* job -1: idle; then what follows n_tokens is about last_job, -1: none */
+    int n_ctx, n_tokens;   /* held in the cache */
     bool prompt_phase, generating, speculative;
     int n_prompt, n_prompt_done, n_prompt_cached, n_decoded, n_remain;
     int draft_n, draft_n_accepted, depth;
     int n_checkpoints;
+    bool has_new_line; /* among the generated tokens */
 } td_slot_info;
 
 /* Never waits for a step. Returns the number of slots; fills at most cap. */
 TD_API int td_slots_get(const td_engine *e, td_slot_info *out, int cap);
-
-typedef struct td_spec_counters { /* since start */
-    uint64_t calls_begin, calls_draft, calls_accept;
-    uint64_t drafts, drafts_accepted, tokens, tokens_accepted; /* generated / accepted */
-    uint64_t accepted_at[TD_MAX_DRAFT];
-    uint64_t ns_begin, ns_draft, ns_accept;
-} td_spec_counters;
-
-typedef struct td_counters { /* since start */
-    uint64_t prompt_tokens, prompt_ns, predicted_tokens, predicted_ns;
-    uint64_t steps, rows, slot_steps;   /* forward passes; rows in them; busy slots summed over them */
-    uint64_t cache_queries, cache_hits; /* prompt tokens asked for; found */
-    int n_processing, n_deferred, n_tokens_max;
-    uint64_t kv_bytes_used, kv_bytes_total, checkpoint_bytes, n_checkpoints;
-    td_spec_counters mtp, ngram, grammar;
-    uint64_t depth_chosen[TD_MAX_DRAFT + 1]; /* rounds by the depth that the policy chose */
-} td_counters;
 
 TD_API void td_counters_get(const td_engine *e, td_counters *out);
 
@@ -290,8 +279,6 @@ TD_API bool td_engine_importance(const td_engine *e, int i, td_importance *out);
 /* The machine's own limits with the engine's threads: read bandwidth in bytes per second, 8-bit multiply-adds per
  * second with the widest instructions in use. */
 TD_API void td_engine_limits(td_engine *e, double *read_bytes, double *int8_macs);
-
-/* ---- library-wide ----------------------------------------------------------------------------------------------- */
 
 TD_API const char *td_version(void);
 

@@ -69,11 +69,26 @@ static void best(const float *logits, int n_vocab, double lse, td_prob *out, int
 
 /* ---- one row ---- */
 
-/* Draws from row `row` of the step; fills the row's probabilities when the job asks for them. */
-static uint32_t draw(td_engine *e, td_slot *s, int row, td_prob *probs, td_error *err) {
+/* The token that the end of a thought demands, TD_TOKEN_NONE when the sampler decides: only behind whole characters,
+ * and never against the grammar. */
+static uint32_t forced_token(const td_job *j) {
+    uint32_t token = td_reasoning_forced(&j->reasoning);
+    bool possible = token != TD_TOKEN_NONE && j->stream.detok.utf8.n_pending == 0 &&
+                    (!j->grammar || td_grammar_allows(j->grammar, token));
+    return possible ? token : TD_TOKEN_NONE;
+}
+
+/* After the chain a forced token is certain. */
+static void certain(uint32_t token, td_prob *probs, int n) {
+    probs[0] = (td_prob){token, 0.0f};
+    for (int i = 1; i <= n; i++) probs[i] = (td_prob){i == 1 ? token : TD_TOKEN_NONE, i == 1 ? 0.0f : -INFINITY};
+}
+
+/* Draws from row `row` of the step, or takes `forced`; fills the row's probabilities when the job asks for them. */
+static uint32_t draw(td_engine *e, td_slot *s, int row, uint32_t forced, td_prob *probs, td_error *err) {
     td_job *j = s->job;
     float *logits = (float *)td_workspace_logits(e->work, row);
-    if (!logits) return (uint32_t)td_workspace_argmax(e->work, row, NULL);
+    if (!logits) return forced != TD_TOKEN_NONE ? forced : (uint32_t)td_workspace_argmax(e->work, row, NULL);
     td_sampler_bias(j->sampler, logits);
     int n_probs = j->params.n_probs;
     double lse = 0;
@@ -87,20 +102,30 @@ static uint32_t draw(td_engine *e, td_slot *s, int row, td_prob *probs, td_error
     }
     constraint c = {.e = e, .j = j};
     td_sampler_constraint use = {allowed, mask, &c};
-    uint32_t token = td_sampler_draw(j->sampler, &e->scratch, logits, j->grammar ? &use : NULL);
+    uint32_t token =
+        forced != TD_TOKEN_NONE ? forced : td_sampler_draw(j->sampler, &e->scratch, logits, j->grammar ? &use : NULL);
     if (token == TD_TOKEN_NONE) {
         *err = c.error.code ? c.error
                             : (td_error){TD_ERR_ARGUMENT, TD_NO_OFFSET, "no token is possible: everything is masked"};
         return token;
     }
     if (raw) probs[0] = (td_prob){token, (float)((double)raw[token] - lse)};
-    if (n_probs > 0 && post) td_sampler_last_probs(&e->scratch, token, probs, n_probs);
+    if (n_probs > 0 && post) {
+        if (forced != TD_TOKEN_NONE)
+            certain(token, probs, n_probs);
+        else
+            td_sampler_last_probs(&e->scratch, token, probs, n_probs);
+    }
     return token;
 }
 
 /* The token is final: history, grammar, text. False when the round ends here. */
-static bool emit(td_engine *e, td_slot *s, emission *m, uint32_t token, bool drafted) {
+static bool emit(td_engine *e, td_slot *s, emission *m, uint32_t token, bool forced, bool drafted) {
     td_job *j = s->job;
+    td_slice piece = td_vocab_piece(e->vocab, token, true);
+    bool newline = piece.n_bytes && memchr(piece.data, '\n', piece.n_bytes);
+    td_reasoning_push(&j->reasoning, token, forced, newline);
+    j->now.has_new_line |= newline;
     m->tokens[m->n] = token;
     m->drafted[m->n++] = drafted;
     s->n_decoded++;
@@ -157,13 +182,13 @@ static void rows_to_tokens(td_engine *e, td_slot *s, emission *m) {
     bool rejection = uses_rejection(s);
     int n_row = s->job->params.n_probs + 1;
     for (int i = 0; i < s->n_rows; i++) {
-        uint32_t token = TD_TOKEN_NONE;
+        uint32_t token = TD_TOKEN_NONE, forced = forced_token(s->job);
         bool stands = false;
         td_prob *probs = m->probs ? m->probs + (size_t)i * (size_t)n_row : NULL;
-        if (rejection && i < s->draft.n) {
+        if (rejection && forced == TD_TOKEN_NONE && i < s->draft.n) {
             stands = judge(e, s, i, &token, &m->error);
         } else {
-            token = draw(e, s, s->row + i, probs, &m->error);
+            token = draw(e, s, s->row + i, forced, probs, &m->error);
             stands = i < s->draft.n && token == s->draft.tokens[i];
         }
         if (token == TD_TOKEN_NONE) {
@@ -171,7 +196,7 @@ static void rows_to_tokens(td_engine *e, td_slot *s, emission *m) {
             return;
         }
         m->n_accepted += stands;
-        if (!emit(e, s, m, token, stands) || !stands) return;
+        if (!emit(e, s, m, token, forced != TD_TOKEN_NONE, stands) || !stands) return;
     }
 }
 
@@ -218,7 +243,8 @@ static void keep(td_engine *e, td_slot *s, const emission *m) {
 static td_finish limits(td_engine *e, const td_slot *s) {
     const td_job *j = s->job;
     if (s->n_tokens + 1 >= e->info.n_ctx && !e->params.context_shift) return TD_FINISH_CONTEXT;
-    if (j->params.max_ms > 0 && td_clock_ns() - s->t_first_ns > j->params.max_ms * 1000000) return TD_FINISH_TIME;
+    bool timed = j->params.max_ms > 0 && (j->now.has_new_line || !j->params.max_ms_at_line);
+    if (timed && td_clock_ns() - s->t_first_ns > j->params.max_ms * 1000000) return TD_FINISH_TIME;
     return TD_FINISH_NONE;
 }
 
@@ -253,6 +279,7 @@ void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns) {
     if (m.finish == TD_FINISH_NONE) m.finish = limits(e, s);
     td_timings *t = &j->now.timings;
     t->predicted_n = s->n_decoded;
+    t->reasoning_n = j->reasoning.n_tokens;
     t->predicted_ms = (double)(now - s->t_first_ns) * 1e-6;
     e->counters.predicted_tokens += (uint64_t)m.n;
     td_job_deliver(j, m.tokens, m.drafted, m.probs, m.n, td_stream_ready(&j->stream, m.finish != TD_FINISH_NONE));

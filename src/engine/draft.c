@@ -17,6 +17,8 @@ static int budget(const td_engine *e, const td_slot *s) {
     const td_job *j = s->job;
     int n = s->spec.n_max, room = e->info.n_ctx - s->n_tokens - (e->params.context_shift ? 3 : 2);
     if (n > room) n = room;
+    room = td_reasoning_room(&j->reasoning);
+    if (n > room) n = room;
     if (j->params.n_predict >= 0) {
         int left = j->params.n_predict - s->n_decoded - 1;
         if (n > left) n = left;

@@ -235,7 +235,10 @@ td_status td_engine_open(td_engine **out, const td_engine_params *params, td_err
     if (!status) status = td_trace_open(&e->trace, trace, err);
     if (!status) {
         describe(e, td_clock_ns() - t0);
-        for (int i = 0; i < e->params.n_slots; i++) td_slot_publish(e, &e->slots[i]);
+        for (int i = 0; i < e->params.n_slots; i++) {
+            e->slots[i].info.last_job = -1;
+            td_slot_publish(e, &e->slots[i]);
+        }
         status = td_async_open(e, err);
         if (!status) status = start_thread(e, err);
     }

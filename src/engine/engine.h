@@ -18,6 +18,7 @@
 #include "../spec/trace.h"
 #include "../text/grammar.h"
 #include "../text/tokenizer.h"
+#include "reasoning.h"
 #include "sampler.h"
 #include "stream.h"
 
@@ -38,6 +39,7 @@ struct td_job {
     td_grammar_state *grammar;
     td_sampler *sampler;
     td_stream stream;
+    td_reasoning reasoning;
     char *cache_key;
     int64_t t_submit_ns;
     atomic_bool cancelled;
@@ -57,7 +59,7 @@ struct td_job {
     } in, out;           /* in: being filled; out: what the last event points to */
     struct td_job_live { /* `now` is the engine thread's; `seen` its copy under the lock */
         int prompt_cached, prompt_done, slot;
-        bool truncated;
+        bool truncated, has_new_line;
         char cache_note[160];
         td_timings timings;
     } now, seen;

@@ -93,9 +93,15 @@ void td_job_finish(td_job *j, td_finish finish, const td_error *error) {
 /* ---- creation ---- */
 
 void td_job_params_init(const td_engine *e, td_job_params *p) {
-    *p = (td_job_params){.n_predict = -1, .slot = -1, .cache_prompt = true};
+    *p = (td_job_params){
+        .n_predict = -1,
+        .slot = -1,
+        .cache_prompt = true,
+        .reasoning = {.budget = -1, .begin = TD_TOKEN_NONE, .end = TD_TOKEN_NONE, .call = TD_TOKEN_NONE}};
     td_sampling_init(&p->sampling);
-    if (e) p->spec = e->params.spec;
+    if (!e) return;
+    p->spec = e->params.spec;
+    p->cache_reuse = e->params.cache_reuse;
 }
 
 static void free_parts(td_job *j) {
@@ -104,6 +110,7 @@ static void free_parts(td_job *j) {
     td_grammar_state_destroy(j->grammar);
     td_sampler_destroy(j->sampler);
     td_stream_free(&j->stream);
+    td_reasoning_free(&j->reasoning);
     mail_free(&j->in);
     mail_free(&j->out);
 }
@@ -122,6 +129,15 @@ static int tokenize_plain(void *user, const char *text, size_t n_bytes, uint32_t
         for (; n < cap && (size_t)n < ids.n; n++) out[n] = ids.ids[n];
     td_tokens_free(&ids);
     return n;
+}
+
+static td_status check_reasoning(const td_reasoning_params *r, int n_vocab, td_error *err) {
+    if (r->begin == TD_TOKEN_NONE) return TD_OK;
+    bool fine = r->budget >= -1 && r->begin < (uint32_t)n_vocab && r->end < (uint32_t)n_vocab && r->n_closing >= 0;
+    for (int i = 0; i < r->n_closing && fine; i++) fine = r->closing[i] < (uint32_t)n_vocab;
+    return fine ? TD_OK
+                : td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
+                          "reasoning: the budget must be -1 or more, the tokens inside the vocabulary");
 }
 
 static td_status check(const td_engine *e, const td_job_params *p, td_error *err) {
@@ -150,7 +166,7 @@ static td_status check(const td_engine *e, const td_job_params *p, td_error *err
         !(p->spec.p_min >= 0 && p->spec.p_min <= 1))
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
                        "speculation: n_max must be 0..%d, n_min 0 or more, p_min 0..1", TD_MAX_DRAFT);
-    return TD_OK;
+    return check_reasoning(&p->reasoning, n_vocab, err);
 }
 
 static void clamp_spec(const td_engine *e, td_spec_params *s) {
@@ -180,10 +196,12 @@ static td_status fill(td_job *j, td_error *err) {
                           .user = e->vocab};
     td_status status = td_sampler_create(&j->sampler, &p->sampling, &env, err);
     if (!status) status = td_stream_init(&j->stream, e->vocab, p->stop, p->n_stop, p->special_text, err);
+    if (!status) status = td_reasoning_init(&j->reasoning, &p->reasoning, err);
     if (!status && p->grammar) status = td_grammar_state_create(&j->grammar, p->grammar, err);
     p->sampling.biases = NULL; /* the sampler has its own copies */
     p->sampling.dry_breakers = NULL;
     p->stop = NULL;
+    p->reasoning.closing = NULL;
     return status;
 no_memory:
     return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for a request");
@@ -275,6 +293,7 @@ static void take(td_job *j, td_event *ev) {
         .n_text = j->out.text.n_bytes,
         .slot = j->seen.slot,
         .truncated = j->seen.truncated,
+        .has_new_line = j->seen.has_new_line,
         .cache_note = j->seen.cache_note,
         .timings = j->seen.timings,
     };
@@ -307,6 +326,10 @@ void td_job_cancel(td_job *j) {
     pthread_mutex_lock(&e->lock);
     pthread_cond_signal(&e->wake);
     pthread_mutex_unlock(&e->lock);
+}
+
+void td_job_end_reasoning(td_job *j) {
+    atomic_store(&j->reasoning.asked, true);
 }
 
 void td_job_close(td_job *j) {

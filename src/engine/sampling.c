@@ -1,4 +1,4 @@
-/* Defaults of td_sampling and the names of cache types: the value types of the public header. */
+/* Defaults of td_sampling, the names of samplers and of cache types: the value types of the public header. */
 #include "../../include/tandem.h"
 
 #include <string.h>
@@ -18,6 +18,45 @@ bool td_cache_type_parse(const char *name, td_cache_type *out) {
         }
     }
     return false;
+}
+
+static const struct {
+    char letter;
+    const char *names[4]; /* the first is what is printed */
+} links[TD_SAMPLER_KIND_COUNT] = {
+    [TD_SAMPLER_PENALTIES] = {'e', {"penalties"}},
+    [TD_SAMPLER_DRY] = {'d', {"dry"}},
+    [TD_SAMPLER_TOP_N_SIGMA] = {'s', {"top_n_sigma", "top-n-sigma", "top-nsigma"}},
+    [TD_SAMPLER_TOP_K] = {'k', {"top_k", "top-k"}},
+    [TD_SAMPLER_TYPICAL] = {'y', {"typ_p", "typical_p", "typical", "typ"}},
+    [TD_SAMPLER_TOP_P] = {'p', {"top_p", "top-p", "nucleus"}},
+    [TD_SAMPLER_MIN_P] = {'m', {"min_p", "min-p"}},
+    [TD_SAMPLER_XTC] = {'x', {"xtc"}},
+    [TD_SAMPLER_TEMPERATURE] = {'t', {"temperature", "temp"}},
+};
+
+static td_sampler_kind kind_named(const char *name, size_t n) {
+    for (int kind = TD_SAMPLER_END + 1; kind < TD_SAMPLER_KIND_COUNT; kind++) {
+        if (n == 1 && name[0] == links[kind].letter) return (td_sampler_kind)kind;
+        for (int k = 0; k < 4 && links[kind].names[k]; k++)
+            if (strlen(links[kind].names[k]) == n && memcmp(links[kind].names[k], name, n) == 0)
+                return (td_sampler_kind)kind;
+    }
+    return TD_SAMPLER_END;
+}
+
+bool td_sampler_chain_add(uint8_t chain[16], const char *name, size_t n_bytes) {
+    td_sampler_kind kind = kind_named(name, n_bytes);
+    int n = 0;
+    while (n < 15 && chain[n] != TD_SAMPLER_END) n++;
+    if (kind == TD_SAMPLER_END || n == 15) return false;
+    chain[n] = (uint8_t)kind;
+    chain[n + 1] = TD_SAMPLER_END;
+    return true;
+}
+
+const char *td_sampler_name(td_sampler_kind kind) {
+    return kind > TD_SAMPLER_END && kind < TD_SAMPLER_KIND_COUNT ? links[kind].names[0] : "";
 }
 
 void td_sampling_init(td_sampling *s) {

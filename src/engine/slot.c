@@ -75,7 +75,7 @@ static void note(td_job *j, const char *format, ...) {
 
 /* --cache-reuse: equal chunks found further on in the old tokens move down to where the new prompt needs them. */
 static int reuse_chunks(td_engine *e, td_slot *s, const td_job *j, int n) {
-    int least = e->params.cache_reuse;
+    int least = j->params.cache_reuse;
     if (least <= 0) return n;
     for (int from = n + 1; from + least <= s->n_tokens && n + least < j->params.n_prompt;) {
         int m = 0;
@@ -106,7 +106,7 @@ static int take_prefix(td_engine *e, td_slot *s, td_job *j) {
         s->n_tokens = best;
         s->n_checkpointed = 0;
     } else if (best > 0) {
-        if (e->params.cache_reuse > 0 && best == common) best = reuse_chunks(e, s, j, best);
+        if (j->params.cache_reuse > 0 && best == common) best = reuse_chunks(e, s, j, best);
         best = (int)td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)best);
         s->n_tokens = best;
     } else {
@@ -234,6 +234,9 @@ void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error 
     /* What the assistant was ahead of is cut off: the cache holds exactly `tokens`. */
     td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)s->n_tokens);
     if (finish != TD_FINISH_ERROR && s->n_tokens > 0) td_kv_checkpoint(e->kv, (uint32_t)s->id);
+    pthread_mutex_lock(&e->lock);
+    td_slot_publish(e, s);
+    pthread_mutex_unlock(&e->lock);
     s->job = NULL;
     s->phase = TD_SLOT_IDLE;
     s->unread = false;
@@ -270,7 +273,7 @@ void td_slot_make_room(td_engine *e, td_slot *s) {
     int keep = j->params.n_keep < 0 ? j->params.n_prompt : j->params.n_keep + 1, n = s->n_tokens;
     td_async_drain(e);
     if (keep > n - 4) keep = n - 4;
-    int drop = (n - keep) / 2;
+    int drop = j->params.n_discard > 0 && j->params.n_discard < n - keep ? j->params.n_discard : (n - keep) / 2;
     td_error err = {0};
     if (td_kv_discard(e->kv, (uint32_t)s->id, (uint32_t)keep, (uint32_t)(keep + drop), &err)) {
         td_slot_release(e, s, TD_FINISH_CONTEXT, NULL);
@@ -284,9 +287,17 @@ void td_slot_make_room(td_engine *e, td_slot *s) {
 void td_slot_publish(td_engine *e, td_slot *s) {
     const td_job *j = s->job;
     td_slot_info *i = &s->info;
-    *i = (td_slot_info){.id = s->id, .job = -1, .n_ctx = e->info.n_ctx, .n_tokens = s->n_tokens};
-    if (!j) return;
-    i->job = j->id;
+    if (!j) { /* what the last job had reached stays to be seen */
+        i->id = s->id;
+        i->n_ctx = e->info.n_ctx;
+        i->n_tokens = s->n_tokens;
+        i->job = -1;
+        i->prompt_phase = i->generating = false;
+        return;
+    }
+    *i = (td_slot_info){.id = s->id, .n_ctx = e->info.n_ctx, .n_tokens = s->n_tokens};
+    i->job = i->last_job = j->id;
+    i->has_new_line = j->now.has_new_line;
     i->prompt_phase = s->phase == TD_SLOT_PROMPT;
     i->generating = s->phase == TD_SLOT_GENERATE;
     i->speculative = s->spec.types != TD_SPEC_NONE;

@@ -222,6 +222,52 @@ static void test_prefix_reuse(void **unused) {
 }
 
 /* Each cache type has its own text; within a type drafts change nothing. */
+/* A thought with a budget: as many tokens of the plain text as it allows, then the forced ones, then what the model
+ * goes on with; the same whatever is drafted, and counted. */
+static void test_thought_budget(void **unused) {
+    (void)unused;
+    enum { CLOSE_1 = 300, CLOSE_2 = 301, END = 302, BEGIN = 303 };
+    static const uint32_t closing[] = {CLOSE_1, CLOSE_2};
+    td_engine *e = open_engine((config){ordered, 2, 64, 1, TD_CACHE_F16});
+    for (int p = 0; p < 14; p++) {
+        for (int budget = -1; budget < 9; budget++) {
+            text first = {0};
+            for (int way = 0; way < 4; way++) {
+                td_job_params q;
+                td_job_params_init(e, &q);
+                q.prompt = prompts[p];
+                q.n_prompt = n_prompt[p];
+                q.n_predict = N_PREDICT;
+                q.sampling.temperature = 0;
+                q.spec.types = way == 0 ? TD_SPEC_NONE : way == 3 ? TD_SPEC_NGRAM | TD_SPEC_MTP : TD_SPEC_MTP;
+                q.spec.n_max = way == 1 ? 2 : 8;
+                q.spec.ngram_n = 2;
+                q.spec.fixed = true;
+                q.reasoning = (td_reasoning_params){
+                    .budget = budget, .open = true, .begin = BEGIN, .end = END, .call = TD_TOKEN_NONE};
+                q.reasoning.closing = closing;
+                q.reasoning.n_closing = 2;
+                td_job *j = NULL;
+                td_error err = {0};
+                if (td_job_submit(e, &q, &j, &err)) fail_msg("%s", err.text);
+                text t = {0};
+                collect(j, &t);
+                if (way == 0) first = t;
+                same(&t, &first, "a thought's budget", p);
+            }
+            if (budget < 0) {
+                same(&first, &plain[0][p], "a thought without a budget", p);
+            } else if (plain[0][p].n == N_PREDICT) {
+                assert_memory_equal(first.ids, plain[0][p].ids, (size_t)budget * sizeof *first.ids);
+                assert_int_equal(first.ids[budget], CLOSE_1);
+                assert_int_equal(first.ids[budget + 1], CLOSE_2);
+                assert_int_equal(first.ids[budget + 2], END);
+            }
+        }
+    }
+    td_engine_close(e);
+}
+
 static void test_cache_types(void **unused) {
     (void)unused;
     const td_cache_type types[] = {TD_CACHE_F32, TD_CACHE_BF16, TD_CACHE_Q8_0};
@@ -281,6 +327,7 @@ int main(void) {
         cmocka_unit_test(test_threads_and_chunks),
         cmocka_unit_test(test_slots),
         cmocka_unit_test(test_prefix_reuse),
+        cmocka_unit_test(test_thought_budget),
         cmocka_unit_test(test_cache_types),
         cmocka_unit_test(test_asynchronous_drafts),
     };
