@@ -4,6 +4,7 @@
 
 #include "../base/checked.h"
 #include "../base/status.h"
+#include "../server/timings.h"
 #include "../text/buf.h"
 #include "../text/tokenizer.h"
 #include "demo.h"
@@ -206,7 +207,7 @@ static int print_json(const run_result *res) {
     json_object_set_new(o, "stop_type", json_string(run_finish_name(res->finish)));
     json_object_set_new(o, "tokens_evaluated", json_integer(res->n_prompt));
     json_object_set_new(o, "tokens_predicted", json_integer(res->n_tokens));
-    json_object_set_new(o, "timings", run_timings_json(&res->timings));
+    json_object_set_new(o, "timings", timings_json(&res->timings));
     int status = json_dumpf(o, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
     putchar('\n');
     json_decref(o);

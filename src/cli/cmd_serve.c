@@ -5,17 +5,20 @@
 
 #include "../base/status.h"
 #include "../server/server.h"
+#include "../text/chat_parse.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct serve_options {
-    const char *host, *alias, *prefix, *key_file, *ssl_key, *ssl_cert, *slot_save, *profile;
-    int64_t port, threads_http, timeout, max_body_mb, max_connections, queue_max, ping, reasoning_budget;
+    const char *host, *alias, *tags, *prefix, *key_file, *ssl_key, *ssl_cert, *slot_save, *profile, *header;
+    const char *cors_methods, *cors_headers, *budget_message;
+    int64_t port, threads_http, timeout, max_body_mb, max_connections, queue_max, queue_timeout, ping, reasoning_budget;
     td_option_list keys, cors;
-    bool reuse_port, allow_open, metrics, props, slots, page, strict_model, share;
-    int reasoning, preset;
+    bool reuse_port, allow_open, metrics, props, slots, page, strict_model, share, cors_credentials, cache_prompt;
+    bool preserve, prefill;
+    int reasoning, reasoning_format, anthropic_thinking, preset;
 } serve_options;
 
 #define AT(field) .offset = offsetof(serve_options, field)
@@ -83,11 +86,41 @@ static const td_option serve_table[] = {
      .env = "CORS_ORIGINS",
      .help = "Origins that pages may call from; * any, localhost this machine; none by default"},
     {.kind = TD_OPT_STRING,
+     .names = "--cors-methods",
+     AT(cors_methods),
+     .arg = "LIST",
+     .env = "CORS_METHODS",
+     .help = "Methods that such pages may use; default GET, POST, DELETE, OPTIONS"},
+    {.kind = TD_OPT_STRING,
+     .names = "--cors-headers",
+     AT(cors_headers),
+     .arg = "LIST",
+     .env = "CORS_HEADERS",
+     .help = "Headers that they may send; default: those they ask for"},
+    {.kind = TD_OPT_SWITCH,
+     .names = "--cors-credentials",
+     AT(cors_credentials),
+     .negative = "--no-cors-credentials",
+     .env = "CORS_CREDENTIALS",
+     .help = "They may send credentials (default)"},
+    {.kind = TD_OPT_STRING,
+     .names = "--server-header",
+     AT(header),
+     .arg = "TEXT",
+     .def = "Tandem",
+     .help = "Header Server of answers"},
+    {.kind = TD_OPT_STRING,
+     .names = "--tags",
+     AT(tags),
+     .arg = "LIST",
+     .env = "TAGS",
+     .help = "Tags of the model in /v1/models"},
+    {.kind = TD_OPT_STRING,
      .names = "--alias -a",
      AT(alias),
      .arg = "NAME",
      .env = "ALIAS",
-     .help = "Name of the model in answers"},
+     .help = "Names of the model, apart by commas; the first is shown"},
     {.kind = TD_OPT_SWITCH, .names = "--strict-model", AT(strict_model), .help = "Requests for other models are 404"},
     {.kind = TD_OPT_INT,
      .names = "--threads-http",
@@ -140,6 +173,14 @@ static const td_option serve_table[] = {
      .min = 0,
      .max = 4096,
      .help = "429 when so many wait; 0: the engine's own limit"},
+    {.kind = TD_OPT_INT,
+     .names = "--queue-timeout",
+     AT(queue_timeout),
+     .arg = "S",
+     .def = "0",
+     .min = 0,
+     .max = 1000000,
+     .help = "503 after so long without a slot; 0: wait"},
     {.kind = TD_OPT_SWITCH, .names = "--metrics", AT(metrics), .env = "ENDPOINT_METRICS", .help = "Serve /metrics"},
     {.kind = TD_OPT_SWITCH, .names = "--props", AT(props), .env = "ENDPOINT_PROPS", .help = "Accept POST /props"},
     {.kind = TD_OPT_SWITCH,
@@ -180,7 +221,46 @@ static const td_option serve_table[] = {
      .min = -1,
      .max = 1 << 24,
      .env = "THINK_BUDGET",
-     .help = "0: no thinking; -1: no limit"},
+     .help = "Tokens of a thought at most, where a request does not say; -1: no limit"},
+    {.kind = TD_OPT_STRING,
+     .names = "--reasoning-budget-message",
+     AT(budget_message),
+     .arg = "TEXT",
+     .env = "THINK_BUDGET_MESSAGE",
+     .help = "Last words of a thought that is cut"},
+    {.kind = TD_OPT_CHOICE,
+     .names = "--reasoning-format",
+     AT(reasoning_format),
+     .arg = "NAME",
+     .def = "auto",
+     .words = "auto deepseek deepseek-legacy none",
+     .env = "THINK",
+     .help = "Thoughts apart from the text (auto, deepseek), in both, or in the text"},
+    {.kind = TD_OPT_SWITCH,
+     .names = "--reasoning-preserve",
+     AT(preserve),
+     .negative = "--no-reasoning-preserve",
+     .env = "REASONING_PRESERVE",
+     .help = "Thoughts of earlier turns stay in the prompt"},
+    {.kind = TD_OPT_CHOICE,
+     .names = "--anthropic-thinking",
+     AT(anthropic_thinking),
+     .arg = "off|default",
+     .def = "off",
+     .words = "off default",
+     .help = "Thinking in /v1/messages where a request does not say; default: as --reasoning"},
+    {.kind = TD_OPT_SWITCH,
+     .names = "--prefill-assistant",
+     AT(prefill),
+     .negative = "--no-prefill-assistant",
+     .env = "PREFILL_ASSISTANT",
+     .help = "A last assistant message is continued (default)"},
+    {.kind = TD_OPT_SWITCH,
+     .names = "--cache-prompt",
+     AT(cache_prompt),
+     .negative = "--no-cache-prompt",
+     .env = "CACHE_PROMPT",
+     .help = "Prompts reuse what a slot holds (default)"},
     {.kind = TD_OPT_STRING,
      .names = "--chat-profile",
      AT(profile),
@@ -195,12 +275,12 @@ static const td_option serve_table[] = {
      .env = "PRESET",
      .help = "Drafts per round of the reference's scripts: throughput 1, lift and balanced 2, quality 3"},
     {.kind = TD_OPT_ACCEPT,
-     .names = "--cache-prompt --no-cache-prompt --cache-idle-slots --no-cache-idle-slots --prefill-assistant "
-              "--skip-chat-parsing",
+     .names = "--cache-idle-slots --no-cache-idle-slots --skip-chat-parsing --no-remote-media --no-jinja --jinja -kvu "
+              "--kv-unified -no-kvu --no-kv-unified -cb --cont-batching",
      .help = "No effect"},
     {.kind = TD_OPT_ACCEPT,
-     .names = "--chat-template --chat-template-file --reasoning-format --slot-prompt-similarity -sps --log-file "
-              "--sleep-idle-seconds --mmproj -mm",
+     .names = "--chat-template --chat-template-file --slot-prompt-similarity -sps --slot-cache-key-similarity "
+              "--slot-cache-key-min-prefix --sleep-idle-seconds --mmproj -mm --media-path --path --ui-config",
      .arg = "X",
      .help = "No effect: see the manual"},
     {.kind = TD_OPT_END},
@@ -259,6 +339,8 @@ static void free_keys(keys *k) {
 
 static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *sf, td_error *err) {
     static const int preset_n_max[] = {-1, 1, 2, 2, 3};
+    static const int formats[] = {TD_CHAT_REASONING_SEPARATE, TD_CHAT_REASONING_SEPARATE, TD_CHAT_REASONING_BOTH,
+                                  TD_CHAT_REASONING_NONE};
     keys k = {0}, cors = {0};
     server_options s = {.host = o->host,
                         .port = (int)o->port,
@@ -279,10 +361,22 @@ static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *
                         .timeout_s = (int)o->timeout,
                         .max_connections = (int)o->max_connections,
                         .queue_max = (int)o->queue_max,
+                        .queue_timeout_s = (int)o->queue_timeout,
+                        .tags = o->tags,
+                        .server_header = o->header,
+                        .cors_methods = o->cors_methods,
+                        .cors_headers = o->cors_headers,
+                        .cors_no_credentials = !o->cors_credentials,
+                        .no_cache_prompt = !o->cache_prompt,
                         .sse_ping_s = (int)o->ping,
                         .max_body = o->max_body_mb << 20,
                         .reasoning = o->reasoning == 0 ? -1 : o->reasoning == 1,
                         .reasoning_budget = o->reasoning_budget,
+                        .reasoning_message = o->budget_message,
+                        .reasoning_format = formats[o->reasoning_format],
+                        .reasoning_preserve = o->preserve,
+                        .anthropic_thinking = o->anthropic_thinking == 1,
+                        .no_prefill = !o->prefill,
                         .chat_profile = o->profile};
     if (o->preset > 0 && f->spec_n_max < 0) f->spec_n_max = preset_n_max[o->preset];
     if (f->n_slots < 0) f->n_slots = 4;
@@ -303,7 +397,7 @@ static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *
 }
 
 int td_cmd_serve(int argc, char **argv) {
-    serve_options o = {.slots = true, .page = true};
+    serve_options o = {.slots = true, .page = true, .cors_credentials = true, .cache_prompt = true, .prefill = true};
     td_engine_flags f;
     td_sampling_flags s;
     td_engine_flags_init(&f);

@@ -735,46 +735,16 @@ td_engine *td_engine_from_flags(const char *command, td_engine_flags *f) {
 
 /* ---- sampling ---- */
 
-static const struct {
-    char letter;
-    td_sampler_kind kind;
-    const char *names[4];
-} links[] = {
-    {'e', TD_SAMPLER_PENALTIES, {"penalties"}},
-    {'d', TD_SAMPLER_DRY, {"dry"}},
-    {'s', TD_SAMPLER_TOP_N_SIGMA, {"top_n_sigma", "top-n-sigma", "top-nsigma"}},
-    {'k', TD_SAMPLER_TOP_K, {"top_k", "top-k"}},
-    {'y', TD_SAMPLER_TYPICAL, {"typ_p", "typical_p", "typical", "typ"}},
-    {'p', TD_SAMPLER_TOP_P, {"top_p", "top-p", "nucleus"}},
-    {'m', TD_SAMPLER_MIN_P, {"min_p", "min-p"}},
-    {'x', TD_SAMPLER_XTC, {"xtc"}},
-    {'t', TD_SAMPLER_TEMPERATURE, {"temperature", "temp"}},
-};
-enum { N_LINKS = sizeof links / sizeof *links };
-
-static td_sampler_kind find_link(const char *name, size_t n, bool letter) {
-    for (int i = 0; i < N_LINKS; i++) {
-        if (letter && name[0] == links[i].letter) return links[i].kind;
-        for (int k = 0; !letter && k < 4 && links[i].names[k]; k++)
-            if (strlen(links[i].names[k]) == n && strncmp(links[i].names[k], name, n) == 0) return links[i].kind;
-    }
-    return TD_SAMPLER_END;
-}
-
-td_status td_sampler_chain_parse(const char *text, bool letters, uint8_t chain[16], td_error *err) {
-    int n = 0;
+static td_status sampler_chain(const char *text, bool letters, uint8_t chain[16], td_error *err) {
     memset(chain, TD_SAMPLER_END, 16);
     for (const char *at = text; *at;) {
-        size_t len = letters ? 1 : strcspn(at, ";,");
-        td_sampler_kind kind = find_link(at, len, letters);
-        if (kind == TD_SAMPLER_END)
-            return td_fail(
-                err, TD_ERR_ARGUMENT, (uint64_t)(at - text),
-                "unknown sampler '%.*s': penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc, temperature",
-                (int)len, at);
-        if (n == 15) return td_fail(err, TD_ERR_LIMIT, TD_NO_OFFSET, "at most 15 samplers");
-        chain[n++] = (uint8_t)kind;
-        at += len + (!letters && at[len] != 0);
+        size_t n = letters ? 1 : strcspn(at, ";,");
+        if ((!letters && n == 1) || !td_sampler_chain_add(chain, at, n))
+            return td_fail(err, TD_ERR_ARGUMENT, (uint64_t)(at - text),
+                           "unknown sampler '%.*s' or more than 15: penalties, dry, top_n_sigma, top_k, typ_p, top_p, "
+                           "min_p, xtc, temperature",
+                           (int)n, at);
+        at += n + (!letters && at[n] != 0);
     }
     return TD_OK;
 }
@@ -835,7 +805,7 @@ td_status td_sampling_from_flags(td_sampling_flags *f, td_sampling *s, td_error 
         s->n_dry_breakers = f->dry_breakers.n;
     }
     td_status status = biases(f, s, err);
-    if (!status && f->samplers) status = td_sampler_chain_parse(f->samplers, false, s->chain, err);
-    if (!status && f->sampler_seq) status = td_sampler_chain_parse(f->sampler_seq, true, s->chain, err);
+    if (!status && f->samplers) status = sampler_chain(f->samplers, false, s->chain, err);
+    if (!status && f->sampler_seq) status = sampler_chain(f->sampler_seq, true, s->chain, err);
     return status;
 }

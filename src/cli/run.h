@@ -55,7 +55,6 @@ void run_result_free(run_result *r);
 /* Prints tokens as text, accepted drafts coloured when asked. */
 void run_print_tokens(run *r, FILE *f, const td_event *ev);
 void run_print_timings(FILE *f, const td_timings *t);
-json_t *run_timings_json(const td_timings *t);
 const char *run_finish_name(td_finish f); /* llama-server's stop_type: eos, word, limit, none */
 
 int run_ids(run *r, const uint32_t *ids, int n); /* one shot; returns the exit code */

@@ -5,6 +5,7 @@
 #include "../base/arena.h"
 #include "../base/checked.h"
 #include "../base/status.h"
+#include "../server/timings.h"
 #include "../text/chat.h"
 #include "../text/chat_parse.h"
 
@@ -142,7 +143,7 @@ static void print_json(const printer *p, const run_result *res) {
     json_object_set_new(o, "stop_type", json_string(run_finish_name(res->finish)));
     json_object_set_new(o, "tokens_evaluated", json_integer(res->n_prompt));
     json_object_set_new(o, "tokens_predicted", json_integer(res->n_tokens));
-    json_object_set_new(o, "timings", run_timings_json(&res->timings));
+    json_object_set_new(o, "timings", timings_json(&res->timings));
     json_dumpf(o, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
     putchar('\n');
     json_decref(o);

@@ -3,6 +3,7 @@
 
 #include "../base/checked.h"
 #include "../base/status.h"
+#include "../server/timings.h"
 #include "../text/buf.h"
 #include "../text/grammar.h"
 
@@ -150,38 +151,13 @@ void run_print_tokens(run *r, FILE *f, const td_event *ev) {
     fflush(f);
 }
 
-static double per_second(int n, double ms) {
-    return ms > 0 ? 1e3 * n / ms : 0;
-}
-
 void run_print_timings(FILE *f, const td_timings *t) {
-    fprintf(f, "[ Prompt: %.1f t/s | Generation: %.1f t/s", per_second(t->prompt_n, t->prompt_ms),
-            per_second(t->predicted_n, t->predicted_ms));
+    fprintf(f, "[ Prompt: %.1f t/s | Generation: %.1f t/s", timings_per_second(t->prompt_n, t->prompt_ms),
+            timings_per_second(t->predicted_n, t->predicted_ms));
     if (t->draft_n > 0)
         fprintf(f, " | Draft: %.0f%% of %d, %.2f tokens per round", 100.0 * t->draft_n_accepted / t->draft_n,
-                t->draft_n, 1.0 + (double)t->draft_n_accepted / (t->draft_rounds > 0 ? t->draft_rounds : 1));
+                t->draft_n, timings_mean_length(t));
     fputs(" ]\n", f);
-}
-
-json_t *run_timings_json(const td_timings *t) {
-    int np = t->prompt_n > 0 ? t->prompt_n : 1, ng = t->predicted_n > 0 ? t->predicted_n : 1;
-    json_t *o = json_pack("{s:i,s:i,s:f,s:f,s:f,s:i,s:f,s:f,s:f}", "cache_n", t->cache_n, "prompt_n", t->prompt_n,
-                          "prompt_ms", t->prompt_ms, "prompt_per_token_ms", t->prompt_ms / np, "prompt_per_second",
-                          per_second(t->prompt_n, t->prompt_ms), "predicted_n", t->predicted_n, "predicted_ms",
-                          t->predicted_ms, "predicted_per_token_ms", t->predicted_ms / ng, "predicted_per_second",
-                          per_second(t->predicted_n, t->predicted_ms));
-    json_object_set_new(o, "ttft_ms", json_real(t->ttft_ms));
-    if (t->draft_n == 0) return o;
-    json_object_set_new(o, "draft_n", json_integer(t->draft_n));
-    json_object_set_new(o, "draft_n_accepted", json_integer(t->draft_n_accepted));
-    json_object_set_new(o, "draft_rounds", json_integer(t->draft_rounds));
-    json_t *at = json_array();
-    for (int i = 0; i < TD_MAX_DRAFT && t->accepted_at[i] > 0; i++)
-        json_array_append_new(at, json_integer(t->accepted_at[i]));
-    json_object_set_new(o, "accepted_at", at);
-    json_object_set_new(o, "draft_ms", json_real(t->draft_ms));
-    json_object_set_new(o, "verify_ms", json_real(t->verify_ms));
-    return o;
 }
 
 const char *run_finish_name(td_finish f) {

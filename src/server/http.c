@@ -272,12 +272,8 @@ static http_exchange *create(http_server *s, struct MHD_Connection *c, const cha
 }
 
 static void answer_too_large(http_exchange *x) {
-    char text[200];
-    int n = snprintf(text, sizeof text,
-                     "{\"error\":{\"code\":413,\"message\":\"the request body is larger than %zu "
-                     "bytes\",\"type\":\"request_too_large\"}}",
-                     x->s->o.limits.max_body);
-    http_answer(x, 413, "application/json; charset=utf-8", text, (size_t)n);
+    const http_server *s = x->s;
+    s->o.handler.too_large(x, s->o.limits.max_body, s->o.handler.user);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method,

@@ -33,6 +33,8 @@ typedef enum http_turn {
 typedef struct http_handler {
     /* The request is complete. */
     http_turn (*begin)(http_exchange *x, void *user);
+    /* The body is larger than the limit: answers. */
+    void (*too_large)(http_exchange *x, size_t limit, void *user);
     /* Called after http_wake, on an HTTP thread; may be called without news. */
     http_turn (*turn)(http_exchange *x, void *task);
     /* The client is gone or the exchange is over: the task is freed. */

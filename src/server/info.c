@@ -1,6 +1,7 @@
-/* Endpoints that generate nothing: health, properties, slots, models, text utilities. */
+/* Endpoints that generate nothing: health, properties, models, stored responses, text utilities. */
 #include "app.h"
 
+#include "../base/clock.h"
 #include "../base/status.h"
 #include "../text/utf8.h"
 
@@ -9,7 +10,11 @@
 #include <string.h>
 #include <time.h>
 
+/* A supervisor restarts a server whose engine hangs. */
+#define HUNG_NS ((int64_t)60 * 1000000000)
+
 http_turn serve_health(server *s, http_exchange *x) {
+    if (td_clock_ns() - s->t_alive_ns > HUNG_NS) return answer_json(x, 500, json_pack("{s:s}", "status", "error"));
     json_t *o = json_pack("{s:s}", "status", "ok");
     const char *verbose = http_query(x, "verbose");
     if (verbose && strcmp(verbose, "1") == 0) {
@@ -37,7 +42,7 @@ http_turn serve_props(server *s, http_exchange *x) {
     size_t n = 0;
     const char *tmpl = td_engine_metadata(s->engine, "tokenizer.chat_template", &n);
     json_t *text = tmpl ? json_stringn(tmpl, n) : NULL, *o = json_object();
-    json_t *settings = json_pack("{s:o,s:i}", "params", fields_settings(s, &f.job), "n_ctx", s->info.n_ctx);
+    json_t *settings = json_pack("{s:o,s:i}", "params", fields_settings(s, &f), "n_ctx", s->info.n_ctx);
     json_object_set_new(o, "default_generation_settings", settings);
     json_object_set_new(o, "total_slots", json_integer(s->info.n_slots));
     json_object_set_new(o, "model_alias", json_string(s->model_id));
@@ -47,6 +52,14 @@ http_turn serve_props(server *s, http_exchange *x) {
     json_object_set_new(o, "endpoint_slots", json_boolean(s->o->slots));
     json_object_set_new(o, "endpoint_props", json_boolean(s->o->props));
     json_object_set_new(o, "endpoint_metrics", json_boolean(s->o->metrics));
+    json_object_set_new(o, "media_marker", json_string("<__media__>"));
+    json_object_set_new(o, "ui", json_boolean(s->o->page));
+    json_object_set_new(o, "ui_settings", json_object());
+    json_object_set_new(o, "cors_proxy_enabled", json_false());
+    json_object_set_new(o, "chat_template_caps",
+                        json_pack("{s:b,s:b,s:b,s:b,s:b}", "supports_tools", s->has_chat, "supports_tool_calls",
+                                  s->has_chat, "supports_parallel_tool_calls", s->has_chat, "supports_system_role",
+                                  s->has_chat, "supports_preserve_reasoning", s->has_chat));
     json_object_set_new(o, "chat_template", text ? text : json_string(""));
     json_object_set_new(o, "chat_profile", json_string(td_chat_profile_name(s->profile)));
     json_object_set_new(o, "bos_token", token_text(s, td_vocab_bos(s->vocab)));
@@ -63,117 +76,35 @@ http_turn serve_props(server *s, http_exchange *x) {
     return answer_json(x, 200, o);
 }
 
-http_turn serve_slots(server *s, http_exchange *x) {
-    if (!s->o->slots)
-        return answer_error(x, MSG_CHAT, 501, NULL, NULL,
-                            "This server does not support slots endpoint. Start it with `--slots`");
-    td_slot_info *info = calloc((size_t)s->info.n_slots, sizeof *info);
-    json_t *list = json_array();
-    int n = info ? td_slots_get(s->engine, info, s->info.n_slots) : 0, idle = 0;
-    for (int i = 0; i < n; i++) {
-        const td_slot_info *k = &info[i];
-        idle += k->job < 0;
-        json_t *o = json_pack("{s:i,s:i,s:b,s:b,s:s,s:i}", "id", k->id, "n_ctx", k->n_ctx, "speculative",
-                              k->speculative || s->info.draft_path != NULL, "is_processing", k->job >= 0, "state",
-                              k->job < 0        ? "idle"
-                              : k->prompt_phase ? "prompt"
-                                                : "generate",
-                              "n_cached_tokens", k->n_tokens);
-        if (k->job >= 0) {
-            json_object_set_new(o, "id_task", json_integer(k->job));
-            json_object_set_new(o, "n_prompt_tokens", json_integer(k->n_prompt));
-            json_object_set_new(o, "n_prompt_tokens_processed", json_integer(k->n_prompt_done - k->n_prompt_cached));
-            json_object_set_new(o, "n_prompt_tokens_cache", json_integer(k->n_prompt_cached));
-            json_object_set_new(
-                o, "next_token",
-                json_pack("[{s:b,s:i,s:i}]", "has_next_token", 1, "n_remain", k->n_remain, "n_decoded", k->n_decoded));
-            json_object_set_new(o, "draft_n", json_integer(k->draft_n));
-            json_object_set_new(o, "draft_n_accepted", json_integer(k->draft_n_accepted));
-            json_object_set_new(o, "depth", json_integer(k->depth));
-        }
-        json_array_append_new(list, o);
+/* ---- models ---- */
+
+bool server_knows_model(const server *s, const char *name) {
+    if (strcmp(name, s->model_id) == 0) return true;
+    for (const char *at = s->o->alias; at && *at;) {
+        size_t n = strcspn(at, ",");
+        if (strlen(name) == n && strncmp(at, name, n) == 0) return true;
+        at += n + (at[n] == ',');
     }
-    free(info);
-    const char *fail = http_query(x, "fail_on_no_slot");
-    if (fail && idle == 0) {
-        json_decref(list);
-        return answer_error(x, MSG_CHAT, 503, NULL, NULL, "no slot available");
-    }
-    return answer_json(x, 200, list);
+    return false;
 }
 
-/* Only plain names: no path comes from a client. */
-static bool plain_name(td_slice s) {
-    if (s.n_bytes == 0 || s.n_bytes > 200 || s.data[0] == '.') return false;
-    for (size_t i = 0; i < s.n_bytes; i++) {
-        char c = s.data[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-              c == '.'))
-            return false;
+static json_t *comma_list(const char *list) {
+    json_t *o = json_array();
+    for (const char *at = list; at && *at;) {
+        size_t n = strcspn(at, ",");
+        if (n > 0) json_array_append_new(o, json_stringn(at, n));
+        at += n + (at[n] == ',');
     }
-    return true;
+    return o;
 }
 
-http_turn serve_slot_action(server *s, http_exchange *x, const char *rest) {
-    char *end = NULL;
-    long id = strtol(rest, &end, 10);
-    const char *action = http_query(x, "action");
-    if (end == rest || *end || id < 0 || id >= s->info.n_slots)
-        return answer_error(x, MSG_CHAT, 400, NULL, NULL, "Invalid slot ID");
-    if (!action) return answer_error(x, MSG_CHAT, 400, NULL, NULL, "Invalid action");
-    td_error err = {0};
-    int n = 0;
-    uint64_t bytes = 0;
-    struct timespec t0, t1;
-    clock_gettime(CLOCK_MONOTONIC, &t0);
-    if (strcmp(action, "erase") == 0) {
-        if (td_slot_erase(s->engine, (int)id, &n, &err)) return answer_td_error(x, MSG_CHAT, &err);
-        return answer_json(x, 200, json_pack("{s:i,s:i}", "id_slot", (int)id, "n_erased", n));
-    }
-    bool save = strcmp(action, "save") == 0;
-    if (!save && strcmp(action, "restore") != 0) return answer_error(x, MSG_CHAT, 400, NULL, NULL, "Invalid action");
-    if (!s->o->slot_save_path)
-        return answer_error(x, MSG_CHAT, 501, NULL, NULL,
-                            "This server does not support slots action. Start it with `--slot-save-path`");
-    td_arena *a = td_arena_create(1 << 20);
-    http_turn turn = HTTP_ANSWER;
-    const td_json *body = a ? read_body(x, a, MSG_CHAT, &turn) : NULL;
-    const td_json *name = td_json_get(body, "filename");
-    char path[4096];
-    if (!body) {
-        td_arena_destroy(a);
-        return turn;
-    }
-    if (!td_json_is(name, TD_JSON_STRING) || !plain_name(name->text)) {
-        td_arena_destroy(a);
-        return answer_error(x, MSG_CHAT, 400, "filename", NULL, "Invalid filename");
-    }
-    int len = snprintf(path, sizeof path, "%s/%.*s", s->o->slot_save_path, (int)name->text.n_bytes, name->text.data);
-    td_status status = len < 0 || (size_t)len >= sizeof path
-                           ? td_fail(&err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "Invalid filename")
-                       : save ? td_slot_save(s->engine, (int)id, path, &n, &bytes, &err)
-                              : td_slot_restore(s->engine, (int)id, path, &n, &bytes, &err);
-    clock_gettime(CLOCK_MONOTONIC, &t1);
-    double ms = (double)(t1.tv_sec - t0.tv_sec) * 1e3 + (double)(t1.tv_nsec - t0.tv_nsec) * 1e-6;
-    json_t *file = json_stringn(name->text.data, name->text.n_bytes);
-    td_arena_destroy(a);
-    if (status) {
-        json_decref(file);
-        return answer_error(x, MSG_CHAT, status == TD_ERR_BUSY ? 503 : 400, NULL, NULL, "%s", err.text);
-    }
-    return answer_json(x, 200,
-                       json_pack("{s:i,s:o,s:i,s:I,s:{s:f}}", "id_slot", (int)id, "filename", file,
-                                 save ? "n_saved" : "n_restored", n, save ? "n_written" : "n_read", (json_int_t)bytes,
-                                 "timings", save ? "save_ms" : "restore_ms", ms));
-}
-
+/* Before the model is loaded there is no `meta`. */
 static json_t *model_object(const server *s) {
-    json_t *o = json_pack("{s:s,s:s,s:I,s:s,s:[s],s:[]}", "id", s->model_id, "object", "model", "created",
-                          (json_int_t)s->started_s, "owned_by", "llamacpp", "aliases", s->model_id, "tags");
-    if (s->state != SERVER_READY) {
-        json_object_set_new(o, "meta", json_null());
-        return o;
-    }
+    json_t *aliases = s->o->alias ? comma_list(s->o->alias) : json_pack("[s]", s->model_id);
+    json_t *o = json_pack("{s:s,s:s,s:I,s:s,s:o,s:o,s:n}", "id", s->model_id, "object", "model", "created",
+                          (json_int_t)s->started_s, "owned_by", "llamacpp", "aliases", aliases, "tags",
+                          comma_list(s->o->tags), "meta");
+    if (s->state == SERVER_LOADING || s->state == SERVER_FAILED) return o;
     json_object_set_new(o, "meta",
                         json_pack("{s:i,s:i,s:i,s:i,s:i,s:I,s:I,s:s}", "vocab_type", 2, "n_vocab", s->info.n_vocab,
                                   "n_ctx", s->info.n_ctx, "n_ctx_train", s->info.n_ctx_train, "n_embd", s->info.d_model,
@@ -182,28 +113,81 @@ static json_t *model_object(const server *s) {
     return o;
 }
 
+static void when_started(const server *s, char out[32]) {
+    time_t t = (time_t)s->started_s;
+    struct tm tm;
+    gmtime_r(&t, &tm);
+    strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+static json_t *anthropic_object(const server *s) {
+    char when[32];
+    when_started(s, when);
+    return json_pack("{s:s,s:s,s:s,s:s}", "type", "model", "id", s->model_id, "display_name", s->model_id, "created_at",
+                     when);
+}
+
+/* Ollama's words, for clients that look for a model with them. */
+static json_t *ollama_details(const server *s) {
+    return json_pack("{s:s,s:s,s:s,s:[s],s:s,s:s}", "parent_model", "", "format", "gguf", "family", "gemma4",
+                     "families", "gemma4", "parameter_size", s->info.size_label, "quantization_level",
+                     s->info.file_type);
+}
+
+http_turn serve_tags(server *s, http_exchange *x) {
+    char when[32];
+    when_started(s, when);
+    return answer_json(x, 200,
+                       json_pack("{s:[{s:s,s:s,s:s,s:I,s:s,s:o}]}", "models", "name", s->model_id, "model", s->model_id,
+                                 "modified_at", when, "size", (json_int_t)s->info.file_bytes, "digest", "", "details",
+                                 ollama_details(s)));
+}
+
+http_turn serve_show(server *s, http_exchange *x) {
+    size_t n = 0;
+    const char *tmpl = td_engine_metadata(s->engine, "tokenizer.chat_template", &n);
+    return answer_json(x, 200,
+                       json_pack("{s:s%,s:s,s:o,s:{s:s,s:I,s:i},s:[s,s]}", "template", tmpl ? tmpl : "", n, "modelfile",
+                                 "", "details", ollama_details(s), "model_info", "general.architecture", "gemma4",
+                                 "general.parameter_count", (json_int_t)s->info.n_params, "gemma4.context_length",
+                                 s->info.n_ctx, "capabilities", "completion", "tools"));
+}
+
 http_turn serve_models(server *s, http_exchange *x, const char *id) {
-    if (id && strcmp(id, s->model_id) != 0)
-        return answer_error(x, MSG_CHAT, 404, "model", NULL, "the model '%s' does not exist", id);
-    if (id) return answer_json(x, 200, model_object(s));
-    if (http_header(x, "anthropic-version")) {
-        char when[32];
-        time_t t = (time_t)s->started_s;
-        struct tm tm;
-        gmtime_r(&t, &tm);
-        strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    bool anthropic = http_header(x, "anthropic-version") != NULL;
+    if (id && !server_knows_model(s, id))
+        return answer_error(x, anthropic ? MSG_ANTHROPIC : MSG_CHAT, 404, "model", NULL,
+                            "the model '%s' does not exist", id);
+    if (id) return answer_json(x, 200, anthropic ? anthropic_object(s) : model_object(s));
+    if (anthropic)
         return answer_json(x, 200,
-                           json_pack("{s:[{s:s,s:s,s:s,s:s}],s:b,s:s,s:s}", "data", "type", "model", "id", s->model_id,
-                                     "display_name", s->model_id, "created_at", when, "has_more", 0, "first_id",
+                           json_pack("{s:[o],s:b,s:s,s:s}", "data", anthropic_object(s), "has_more", 0, "first_id",
                                      s->model_id, "last_id", s->model_id));
-    }
-    json_t *old = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:[],s:[s],s:s,s:{s:s,s:s,s:s,s:[s],s:s,s:s}}", "name",
-                            s->model_id, "model", s->model_id, "modified_at", "", "size", "", "digest", "", "type",
-                            "model", "description", "", "tags", "capabilities", "completion", "parameters", "",
-                            "details", "parent_model", "", "format", "gguf", "family", "gemma4", "families", "gemma4",
-                            "parameter_size", s->info.size_label, "quantization_level", s->info.file_type);
+    json_t *old =
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:o,s:[s],s:s,s:o}", "name", s->model_id, "model", s->model_id,
+                  "modified_at", "", "size", "", "digest", "", "type", "model", "description", "", "tags",
+                  comma_list(s->o->tags), "capabilities", "completion", "parameters", "", "details", ollama_details(s));
     return answer_json(x, 200,
                        json_pack("{s:s,s:[o],s:[o]}", "object", "list", "data", model_object(s), "models", old));
+}
+
+/* ---- stored responses ---- */
+
+http_turn serve_response(server *s, http_exchange *x, const char *id) {
+    td_slice name = {id, strlen(id)};
+    td_error err = {0};
+    td_buf out = {0};
+    const char *owner = owner_of(s, x);
+    if (strcmp(http_method(x), "DELETE") == 0) {
+        if (!store_remove(s->responses, owner, name))
+            return answer_error(x, MSG_RESPONSES, 404, NULL, NULL, "Response with id '%.64s' not found.", id);
+        return answer_json(x, 200, json_pack("{s:s,s:s,s:b}", "id", id, "object", "response", "deleted", 1));
+    }
+    http_turn turn = store_object(s->responses, owner, name, &out, &err)
+                         ? answer_td_error(x, MSG_RESPONSES, &err)
+                         : answer_text(x, 200, JSON_TYPE, out.data, out.n_bytes);
+    td_buf_free(&out);
+    return turn;
 }
 
 /* ---- text ---- */
@@ -222,9 +206,14 @@ static bool open_call(call *c, http_exchange *x, msg_dialect d) {
     return c->body != NULL;
 }
 
-static bool flag(const td_json *body, const char *name, bool def) {
+/* A switch of the body, *out as it is when absent. */
+static td_status flag(const td_json *body, const char *name, bool *out, td_error *err) {
     const td_json *v = td_json_get(body, name);
-    return td_json_present(v) ? td_json_is(v, TD_JSON_TRUE) : def;
+    if (!td_json_present(v)) return TD_OK;
+    if (v->kind != TD_JSON_TRUE && v->kind != TD_JSON_FALSE)
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "Field '%s': must be true or false", name);
+    *out = v->kind == TD_JSON_TRUE;
+    return TD_OK;
 }
 
 static td_status add_content(server *s, const td_json *v, bool special, bool bos, td_tokens *out, td_error *err) {
@@ -247,10 +236,11 @@ http_turn serve_tokenize(server *s, http_exchange *x) {
     if (!open_call(&c, x, MSG_CHAT)) return c.turn;
     td_tokens ids = {0};
     td_error err = {0};
-    td_status status = TD_OK;
-    bool special = flag(c.body, "parse_special", true), bos = flag(c.body, "add_special", false),
-         pieces = flag(c.body, "with_pieces", false);
-    const td_json *v = td_json_get(c.body, "content");
+    bool special = true, bos = false, pieces = false;
+    td_status status = flag(c.body, "parse_special", &special, &err);
+    if (!status) status = flag(c.body, "add_special", &bos, &err);
+    if (!status) status = flag(c.body, "with_pieces", &pieces, &err);
+    const td_json *v = status ? NULL : td_json_get(c.body, "content");
     if (td_json_is(v, TD_JSON_ARRAY)) {
         for (const td_json *e = v->first; e && !status; e = e->next)
             status = add_content(s, e, special, bos && e == v->first, &ids, &err);
@@ -276,7 +266,7 @@ http_turn serve_tokenize(server *s, http_exchange *x) {
     td_arena_destroy(c.a);
     if (status) {
         json_decref(list);
-        return answer_error(x, MSG_CHAT, 400, "content", NULL, "%s", err.text);
+        return answer_field_error(x, "content", &err);
     }
     return answer_json(x, 200, json_pack("{s:o}", "tokens", list));
 }
@@ -312,39 +302,63 @@ http_turn serve_detokenize(server *s, http_exchange *x) {
     return answer_json(x, 200, json_pack("{s:o}", "content", content));
 }
 
-/* The rendered prompt of a chat body; with_ids: its tokens too. */
-static http_turn with_prompt(server *s, http_exchange *x, api kind, bool count_only) {
-    msg_dialect d = kind == API_ANTHROPIC ? MSG_ANTHROPIC : kind == API_RESPONSES ? MSG_RESPONSES : MSG_CHAT;
+/* ---- prompts ---- */
+
+typedef struct rendered { /* the prompt of a chat body */
     call c;
-    if (!s->has_chat) return answer_error(x, d, 400, NULL, NULL, "this model's vocabulary has no chat tokens");
-    if (!open_call(&c, x, d)) return c.turn;
-    msg_request r = {0};
-    td_chat_prompt prompt = {0};
-    td_tokens ids = {0};
+    msg_request r;
+    td_chat_prompt prompt;
+    td_tokens ids;
+} rendered;
+
+static bool render(rendered *p, server *s, http_exchange *x, api kind, msg_dialect d) {
     td_error err = {0};
-    td_status status = chat_read(s, kind, c.body, c.a, &r, &err);
-    char param[64] = "";
-    if (status) snprintf(param, sizeof param, "%s", r.param);
-    if (!status) status = chat_prompt(s, &r, c.a, &prompt, &ids, &err);
-    json_t *o = NULL;
-    if (!status && count_only) {
-        o = kind == API_ANTHROPIC
-                ? json_pack("{s:i}", "input_tokens", (int)ids.n)
-                : json_pack("{s:s,s:i}", "object", "response.input_tokens", "input_tokens", (int)ids.n);
-    } else if (!status) {
-        td_slice text = td_chat_prompt_text(&prompt);
-        o = json_pack("{s:o}", "prompt", json_stringn(text.data ? text.data : "", text.n_bytes));
+    if (!s->has_chat) {
+        p->c.turn = answer_error(x, d, 400, NULL, NULL, "this model's vocabulary has no chat tokens");
+        return false;
     }
-    td_tokens_free(&ids);
-    td_chat_prompt_free(&prompt);
-    td_arena_destroy(c.a);
-    if (status) return answer_error(x, d, 400, param, NULL, "%s", err.text);
-    return answer_json(x, 200, o);
+    if (!open_call(&p->c, x, d)) return false;
+    td_status status = chat_read(s, kind, owner_of(s, x), p->c.body, p->c.a, &p->r, &err);
+    const char *param = status ? p->r.param : NULL;
+    if (!status) status = chat_prompt(s, &p->r, p->c.a, &p->prompt, &p->ids, &err);
+    if (status) p->c.turn = answer_error(x, d, 400, param, NULL, "%s", err.text);
+    if (status) td_arena_destroy(p->c.a);
+    return !status;
 }
 
-http_turn serve_apply_template(server *s, http_exchange *x) {
-    return with_prompt(s, x, API_CHAT, false);
+static void free_rendered(rendered *p) {
+    td_tokens_free(&p->ids);
+    td_chat_prompt_free(&p->prompt);
+    td_arena_destroy(p->c.a);
 }
+
+/* with_tokens: also the ids, <bos> and all. */
+http_turn serve_apply_template(server *s, http_exchange *x) {
+    rendered p = {0};
+    if (!render(&p, s, x, API_CHAT, MSG_CHAT)) return p.c.turn;
+    td_error err = {0};
+    bool with_tokens = false;
+    td_status status = flag(p.c.body, "with_tokens", &with_tokens, &err);
+    td_slice text = td_chat_prompt_text(&p.prompt);
+    json_t *o = json_pack("{s:o}", "prompt", json_stringn(text.data ? text.data : "", text.n_bytes));
+    json_t *ids = json_array();
+    for (size_t i = 0; i < p.ids.n && with_tokens; i++) json_array_append_new(ids, json_integer(p.ids.ids[i]));
+    if (with_tokens)
+        json_object_set_new(o, "tokens", ids);
+    else
+        json_decref(ids);
+    free_rendered(&p);
+    if (!status) return answer_json(x, 200, o);
+    json_decref(o);
+    return answer_field_error(x, "with_tokens", &err);
+}
+
 http_turn serve_count(server *s, http_exchange *x, api kind) {
-    return with_prompt(s, x, kind, true);
+    msg_dialect d = kind == API_ANTHROPIC ? MSG_ANTHROPIC : kind == API_RESPONSES ? MSG_RESPONSES : MSG_CHAT;
+    rendered p = {0};
+    if (!render(&p, s, x, kind, d)) return p.c.turn;
+    int n = (int)p.ids.n;
+    free_rendered(&p);
+    if (kind == API_ANTHROPIC) return answer_json(x, 200, json_pack("{s:i}", "input_tokens", n));
+    return answer_json(x, 200, json_pack("{s:s,s:i}", "object", "response.input_tokens", "input_tokens", n));
 }

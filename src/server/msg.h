@@ -22,6 +22,7 @@ typedef struct msg_defaults { /* what the command line says */
     bool keep_client_noise;  /* X10 off */
     bool no_prefill;         /* a last assistant message is not continued */
     bool media;              /* images and sound are supported */
+    const td_json *previous; /* responses: items before this request's, an array; NULL: none */
 } msg_defaults;
 
 typedef enum msg_tool_choice { MSG_TOOLS_AUTO, MSG_TOOLS_NONE, MSG_TOOLS_REQUIRED } msg_tool_choice;
@@ -37,6 +38,7 @@ typedef struct msg_request { /* everything borrowed from the body's tree or its 
     size_t n_dropped; /* tools and blocks that were left out: to be logged */
     msg_tool_choice tool_choice;
     bool *allowed; /* [n_tools] the tools that may be called; NULL: all */
+    bool *custom;  /* [n_tools] responses: tools of free text; NULL: none */
     bool parallel_calls;
     msg_format format;
     const td_json *schema; /* FORMAT_SCHEMA, or FORMAT_OBJECT with a schema; else NULL */
@@ -59,6 +61,8 @@ typedef struct msg_request { /* everything borrowed from the body's tree or its 
     td_slice cache_key;            /* prompt_cache_key, cache_key or session_id; may be empty */
     td_slice previous_response_id; /* responses; may be empty */
     td_slice instructions;         /* responses; may be empty */
+    const td_json *previous;       /* responses: the items of that one, NULL without */
+    bool no_store;                 /* responses: store is false */
     char param[64];                /* after an error: the member it is about, or "" */
 } msg_request;
 
@@ -109,7 +113,9 @@ typedef struct msg_writer { /* one choice of one answer */
     int64_t sequence; /* of events, responses */
     td_buf text;      /* of the open item, responses */
     char item_id[40];
-    td_buf items; /* finished items of a response, as JSON */
+    td_buf items;  /* finished items of a response, as JSON */
+    td_buf object; /* the finished response */
+    bool custom;   /* the open item calls a tool of free text */
 } msg_writer;
 
 /* `out` takes the stream's events, or the whole answer at the end. */

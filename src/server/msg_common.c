@@ -167,6 +167,7 @@ td_status msg_read_thinking(msg_reader *m, int dialect_says, const char *effort_
     if (on < 0) on = by_effort;
     if (s == TD_OK) s = read_reasoning(m, &on, &effort_budget);
     if (s == TD_OK) s = read_flag(m, r->body, "think", &on);
+    if (s == TD_OK) s = msg_get_int(m, r->body, "reasoning_budget", -1, INT32_MAX, &given);
     if (s == TD_OK) s = msg_get_int(m, r->body, "thinking_budget_tokens", -1, INT32_MAX, &given);
     if (s == TD_OK) s = msg_get_int(m, r->body, "reasoning_budget_tokens", -1, INT32_MAX, &given);
     if (effort_budget >= 0) r->reasoning_budget = effort_budget;

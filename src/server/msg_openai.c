@@ -29,7 +29,7 @@ static td_status read_logprobs(msg_reader *m) {
     if (s == TD_OK) s = msg_get_int(m, r->body, "top_logprobs", 0, 20, &n);
     if (s == TD_OK && n > 0 && !r->logprobs)
         s = msg_bad(m, "top_logprobs", "top_logprobs requires logprobs to be set to true");
-    r->top_logprobs = n >= 0 ? (int)n : 0;
+    r->top_logprobs = n >= 0 ? (int)n : 20; /* not given: as many as there can be */
     return s;
 }
 

@@ -141,7 +141,8 @@ static td_status read_tools(msg_reader *m) {
     if (td_json_present(tools)) {
         if (tools->kind != TD_JSON_ARRAY) return msg_bad(m, "tools", "Expected 'tools' to be an array");
         r->tools = td_arena_alloc(m->a, (size_t)tools->n + 1, sizeof *r->tools);
-        if (!r->tools) return msg_no_memory(m);
+        r->custom = td_arena_alloc(m->a, (size_t)tools->n + 1, sizeof *r->custom);
+        if (!r->tools || !r->custom) return msg_no_memory(m);
         for (const td_json *t = tools->first; t && s == TD_OK; t = t->next) {
             const td_json *type = td_json_get(t, "type"), *function = td_json_get(t, "function");
             bool custom = td_json_is_string(type, "custom");
@@ -149,6 +150,7 @@ static td_status read_tools(msg_reader *m) {
                 r->n_dropped++;
                 continue;
             }
+            r->custom[r->n_tools] = custom;
             td_chat_tool *to = &r->tools[r->n_tools++];
             s = custom ? add_custom(m, t, to) : td_chat_tool_read(function ? function : t, to, m->err);
         }
@@ -162,6 +164,7 @@ static td_status read_tools(msg_reader *m) {
 static td_status read_input(msg_reader *m) {
     msg_request *r = m->r;
     item_reader it = {.reasoning = {"", 0}};
+    const td_json *previous = m->d->previous;
     const td_json *input = td_json_get(r->body, "input");
     td_chat_message *to = NULL;
     size_t i = 0;
@@ -173,6 +176,11 @@ static td_status read_input(msg_reader *m) {
         to->content_kind = TD_CHAT_STRING;
         to->text = r->instructions;
     }
+    r->previous = previous;
+    for (const td_json *v = previous ? previous->first : NULL; v && s == TD_OK; v = v->next)
+        s = read_item(m, &it, v, i++);
+    if (s != TD_OK) return s;
+    i = 0;
     if (!td_json_present(input)) return msg_bad(m, "input", "'input' is required");
     if (input->kind == TD_JSON_STRING) {
         to = msg_add(m, &it.list, TD_CHAT_USER);
@@ -201,6 +209,9 @@ td_status msg_read_responses(msg_request *out, const td_json *body, const msg_de
     if (s == TD_OK) s = msg_get_stop(m, "stop");
     if (s == TD_OK) s = msg_get_int(m, body, "max_output_tokens", 0, INT32_MAX, &out->max_tokens);
     if (s == TD_OK) s = msg_get_string(m, body, "previous_response_id", &out->previous_response_id);
+    bool keep = true;
+    if (s == TD_OK) s = msg_get_bool(m, body, "store", &keep);
+    out->no_store = !keep;
     out->continue_final = !d->no_prefill;
     if (s == TD_OK) s = msg_check_messages(m);
     return s;

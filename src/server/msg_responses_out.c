@@ -54,6 +54,7 @@ static bool put_response(msg_writer *w, const char *status, const char *reason, 
     echo(w, "metadata", "{}");
     echo(w, "parallel_tool_calls", "true");
     echo(w, "previous_response_id", "null");
+    msg_put(w, ",\"store\":%s", w->request->no_store ? "false" : "true");
     echo(w, "reasoning", "{\"effort\":null,\"summary\":null}");
     echo(w, "temperature", "1.0");
     echo(w, "text", "{\"format\":{\"type\":\"text\"}}");
@@ -108,9 +109,54 @@ static void put_part(msg_writer *w, size_t n_bytes) {
     msg_put(w, w->block == CONTENT ? ",\"annotations\":[],\"logprobs\":[]}" : "}");
 }
 
+/* The call that the open item is about: the last one there is. */
+static const td_chat_block *open_call(const msg_writer *w) {
+    size_t i = w->reply.n_blocks;
+    while (i > 1 && w->reply.blocks[i - 1].kind != TD_CHAT_BLOCK_CALL) i--;
+    return &w->reply.blocks[i - 1];
+}
+
+/* Whether the client declared this tool as one of free text. */
+static bool is_custom(const msg_writer *w, td_slice name) {
+    const msg_request *r = w->request;
+    for (size_t i = 0; r->custom && i < r->n_tools; i++)
+        if (r->tools[i].name.n_bytes == name.n_bytes && memcmp(r->tools[i].name.data, name.data, name.n_bytes) == 0)
+            return r->custom[i];
+    return false;
+}
+
+/* The free text of such a call out of its arguments {"input": text}; what is no such object stands as it is. */
+static void put_input(msg_writer *w) {
+    td_arena *a = td_arena_create((size_t)64 << 20);
+    td_error err = {0};
+    const td_json *v = NULL;
+    bool ok = a && td_json_parse(&v, a, w->text.n_bytes ? w->text.data : "", w->text.n_bytes, TD_JSON_LAST_WINS,
+                                 &err) == TD_OK;
+    const td_json *input = ok ? td_json_get(v, "input") : NULL;
+    if (td_json_is(input, TD_JSON_STRING))
+        msg_put_string(w, input->text.data, input->text.n_bytes);
+    else
+        msg_put_string(w, w->text.data, w->text.n_bytes);
+    td_arena_destroy(a);
+}
+
+static void put_call_item(msg_writer *w, const char *status, bool done) {
+    const td_chat_block *b = open_call(w);
+    msg_put(w, "{\"id\":\"%s\",\"type\":\"%s\",\"call_id\":\"%s\",\"name\":", w->item_id,
+            w->custom ? "custom_tool_call" : "function_call", msg_call_id(w, w->reply.n_calls - 1));
+    msg_put_string(w, b->name.data, b->name.n_bytes);
+    msg_put(w, w->custom ? ",\"input\":" : ",\"arguments\":");
+    if (!done)
+        msg_put(w, "\"\"");
+    else if (w->custom)
+        put_input(w);
+    else
+        msg_put_string(w, w->text.data, w->text.n_bytes);
+    msg_put(w, ",\"status\":\"%s\"}", status);
+}
+
 /* The open item as JSON, with the text that it has so far when it is `done`. */
 static void put_item(msg_writer *w, const char *status, bool done) {
-    const td_chat_block *b = w->reply.n_blocks ? &w->reply.blocks[w->reply.n_blocks - 1] : NULL;
     size_t n = done ? w->text.n_bytes : 0;
     if (w->block == REASONING) {
         msg_put(w, "{\"id\":\"%s\",\"type\":\"reasoning\",\"summary\":[],\"content\":[", w->item_id);
@@ -122,13 +168,7 @@ static void put_item(msg_writer *w, const char *status, bool done) {
         if (done) put_part(w, n);
         msg_put(w, "]}");
     } else {
-        msg_put(w, "{\"id\":\"%s\",\"type\":\"function_call\",\"call_id\":\"%s\",\"name\":", w->item_id,
-                msg_call_id(w, w->reply.n_calls - 1));
-        for (size_t i = w->reply.n_blocks; i > 0 && b->kind != TD_CHAT_BLOCK_CALL; i--) b = &w->reply.blocks[i - 1];
-        msg_put_string(w, b->name.data, b->name.n_bytes);
-        msg_put(w, ",\"arguments\":");
-        msg_put_string(w, w->text.data, n);
-        msg_put(w, ",\"status\":\"%s\"}", status);
+        put_call_item(w, status, done);
     }
 }
 
@@ -139,12 +179,18 @@ static void put_part_event(msg_writer *w, const char *name, size_t n_bytes) {
     close_event(w);
 }
 
-static void open_item(msg_writer *w, int kind) {
+/* A new item's kind, id and place. */
+static void name_item(msg_writer *w, int kind) {
     static const char *const prefixes[] = {"", "rs_", "msg_", "fc_"};
     w->block = kind;
-    w->n_blocks++;
     td_buf_clear(&w->text);
-    msg_new_id(w->item_id, prefixes[kind], 24);
+    w->custom = kind == CALL && is_custom(w, (td_slice){open_call(w)->name.data, open_call(w)->name.n_bytes});
+    msg_new_id(w->item_id, w->custom ? "ctc_" : prefixes[kind], 24);
+}
+
+static void open_item(msg_writer *w, int kind) {
+    name_item(w, kind);
+    w->n_blocks++;
     open_event(w, "response.output_item.added");
     msg_put(w, ",\"output_index\":%d,\"item\":", w->n_blocks - 1);
     put_item(w, "in_progress", false);
@@ -152,17 +198,31 @@ static void open_item(msg_writer *w, int kind) {
     if (kind != CALL) put_part_event(w, "response.content_part.added", 0);
 }
 
+/* A call of free text is sent whole: its text stands in an object that is known at its end. */
+static void put_custom_done(msg_writer *w) {
+    item_event(w, "response.custom_tool_call_input.delta", false);
+    msg_put(w, ",\"delta\":");
+    put_input(w);
+    close_event(w);
+    item_event(w, "response.custom_tool_call_input.done", false);
+    msg_put(w, ",\"input\":");
+    put_input(w);
+    close_event(w);
+}
+
 static void put_text_done(msg_writer *w) {
     static const char *const names[] = {"", "response.reasoning_text.done", "response.output_text.done",
                                         "response.function_call_arguments.done"};
+    if (w->custom) {
+        put_custom_done(w);
+        return;
+    }
     item_event(w, names[w->block], w->block != CALL);
     msg_put(w, w->block == CALL ? ",\"arguments\":" : ",\"text\":");
     msg_put_string(w, w->text.data, w->text.n_bytes);
     if (w->block == CALL) {
-        const td_chat_block *b = &w->reply.blocks[w->reply.n_blocks - 1];
-        for (size_t i = w->reply.n_blocks; i > 0 && b->kind != TD_CHAT_BLOCK_CALL; i--) b = &w->reply.blocks[i - 1];
         msg_put(w, ",\"name\":");
-        msg_put_string(w, b->name.data, b->name.n_bytes);
+        msg_put_string(w, open_call(w)->name.data, open_call(w)->name.n_bytes);
     }
     if (w->block == CONTENT) msg_put(w, ",\"logprobs\":[]");
     close_event(w);
@@ -185,6 +245,7 @@ static void close_item(msg_writer *w, const char *status, bool quiet) {
     put_item(w, status, true);
     w->out = out;
     w->block = NO_ITEM;
+    w->custom = false;
 }
 
 static int kind_of(const td_chat_event *e) {
@@ -207,6 +268,7 @@ bool msg_responses_event(msg_writer *w, const td_chat_event *e) {
     }
     if (e->kind == TD_CHAT_CALL_BEGIN) return !w->failed;
     if (!td_buf_add(&w->text, e->text.data, e->text.n_bytes)) w->failed = true;
+    if (w->custom) return !w->failed;
     item_event(w, names[kind], kind != CALL);
     msg_put(w, ",\"delta\":");
     msg_put_string(w, e->text.data, e->text.n_bytes);
@@ -215,6 +277,15 @@ bool msg_responses_event(msg_writer *w, const td_chat_event *e) {
 }
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+/* The finished response, kept in w->object and written to the answer. */
+static bool finish_response(msg_writer *w, const char *reason, const msg_usage *u) {
+    td_buf *out = w->out;
+    w->out = &w->object;
+    put_response(w, reason ? "incomplete" : "completed", reason, NULL, u);
+    w->out = out;
+    return msg_put_raw(w, w->object.data, w->object.n_bytes);
+}
 
 static const char *cut_reason(msg_stop why) {
     return why == MSG_STOP_LENGTH || why == MSG_STOP_CONTEXT ? "max_output_tokens" : NULL;
@@ -225,7 +296,7 @@ bool msg_responses_end(msg_writer *w, msg_stop why, const msg_usage *u) {
     close_item(w, reason ? "incomplete" : "completed", false);
     open_event(w, reason ? "response.incomplete" : "response.completed");
     msg_put(w, ",\"response\":");
-    put_response(w, reason ? "incomplete" : "completed", reason, NULL, u);
+    finish_response(w, reason, u);
     return close_event(w);
 }
 
@@ -247,22 +318,19 @@ bool msg_responses_answer(msg_writer *w, msg_stop why, const msg_usage *u) {
     td_buf *out = w->out;
     size_t n_blocks = w->reply.n_blocks, n_calls = 0;
     for (size_t i = 0; i < n_blocks && !w->failed; i++) {
-        static const char *const prefixes[] = {"rs_", "msg_", "fc_"};
         const td_chat_block *b = &w->reply.blocks[i];
         bool last = i + 1 == n_blocks;
         if (b->kind == TD_CHAT_BLOCK_CALL) n_calls++;
         if (b->kind == TD_CHAT_BLOCK_REASONING && msg_hidden(w)) continue;
-        w->block = 1 + (int)b->kind;
-        msg_new_id(w->item_id, prefixes[b->kind], 24);
-        td_buf_clear(&w->text);
-        if (!td_buf_add(&w->text, b->text.data, b->text.n_bytes)) w->failed = true;
         size_t all = w->reply.n_blocks, calls = w->reply.n_calls;
         w->reply.n_blocks = i + 1; /* the item is the last one of what is seen */
         w->reply.n_calls = n_calls;
+        name_item(w, 1 + (int)b->kind);
+        if (!td_buf_add(&w->text, b->text.data, b->text.n_bytes)) w->failed = true;
         close_item(w, reason && last ? "incomplete" : "completed", true);
         w->reply.n_blocks = all;
         w->reply.n_calls = calls;
     }
     w->out = out;
-    return put_response(w, reason ? "incomplete" : "completed", reason, NULL, u);
+    return finish_response(w, reason, u);
 }

@@ -70,6 +70,7 @@ void msg_writer_free(msg_writer *w) {
     td_buf_free(&w->logprobs);
     td_buf_free(&w->text);
     td_buf_free(&w->items);
+    td_buf_free(&w->object);
     free(w->call_ids);
     *w = (msg_writer){.out = NULL};
 }

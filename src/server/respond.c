@@ -30,7 +30,6 @@ http_turn answer_error(http_exchange *x, msg_dialect d, int status, const char *
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
     td_buf out = {0};
-    if (d == MSG_ANTHROPIC) http_add_header(x, "request-id", http_request_id(x));
     if (status == 429) http_add_header(x, "Retry-After", "1");
     (void)msg_write_error(&out, d, status, text, param && *param ? param : NULL, extra, http_request_id(x));
     http_turn t = answer_text(x, status, JSON_TYPE, out.data ? out.data : "", out.n_bytes);
@@ -46,6 +45,12 @@ http_turn answer_td_error(http_exchange *x, msg_dialect d, const td_error *err) 
                  : err->code == TD_ERR_NOT_FOUND ? 404
                                                  : 500;
     return answer_error(x, d, status, NULL, NULL, "%s", err->text);
+}
+
+http_turn answer_field_error(http_exchange *x, const char *field, const td_error *err) {
+    char name[64] = "";
+    if (sscanf(err->text, "Field '%63[^']'", name) == 1) field = name;
+    return answer_error(x, MSG_CHAT, 400, field, NULL, "%s", err->text);
 }
 
 http_turn answer_context(http_exchange *x, msg_dialect d, int n_prompt, int n_ctx) {

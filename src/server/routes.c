@@ -30,6 +30,10 @@ static bool authorised(const server *s, http_exchange *x) {
     return ok;
 }
 
+const char *owner_of(const server *s, http_exchange *x) {
+    return s->o->n_api_keys > 0 ? given_key(x) : NULL;
+}
+
 const char *key_of(const server *s, http_exchange *x) {
     return s->o->n_api_keys > 1 && !s->o->share_prefixes ? given_key(x) : NULL;
 }
@@ -51,7 +55,7 @@ static void add_cors(const server *s, http_exchange *x) {
         if (!local && strcmp(o, "*") != 0 && strcmp(o, origin) != 0) continue;
         http_add_header(x, "Access-Control-Allow-Origin", origin);
         http_add_header(x, "Vary", "Origin");
-        http_add_header(x, "Access-Control-Allow-Credentials", "true");
+        if (!s->o->cors_no_credentials) http_add_header(x, "Access-Control-Allow-Credentials", "true");
         return;
     }
 }
@@ -63,11 +67,13 @@ static bool is_post(http_exchange *x) {
     return strcmp(http_method(x), "POST") == 0;
 }
 
-static http_turn options(http_exchange *x) {
-    http_add_header(x, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
+static http_turn options(const server *s, http_exchange *x) {
+    const char *methods = s->o->cors_methods, *headers = s->o->cors_headers;
+    http_add_header(x, "Access-Control-Allow-Methods", methods ? methods : "GET, POST, DELETE, OPTIONS");
     /* Named rather than "*", which browsers take literally where credentials are allowed. */
     const char *asked = http_header(x, "Access-Control-Request-Headers");
-    http_add_header(x, "Access-Control-Allow-Headers", asked && strlen(asked) < 1000 ? asked : "*");
+    bool any = !headers || strcmp(headers, "*") == 0;
+    http_add_header(x, "Access-Control-Allow-Headers", !any ? headers : asked && strlen(asked) < 1000 ? asked : "*");
     return answer_text(x, 200, "text/plain", "", 0);
 }
 
@@ -86,13 +92,14 @@ static http_turn models(server *s, http_exchange *x) {
 
 static const get_route gets[] = {
     {"/props", serve_props}, {"/slots", serve_slots}, {"/metrics", serve_metrics},
-    {"/models", models},     {"/v1/models", models},  {"/api/tags", models},
+    {"/models", models},     {"/v1/models", models},  {"/api/tags", serve_tags},
 };
 
 static http_turn get(server *s, http_exchange *x, const char *path) {
     for (size_t i = 0; i < sizeof gets / sizeof *gets; i++)
         if (strcmp(path, gets[i].path) == 0) return gets[i].serve(s, x);
     if (strncmp(path, "/v1/models/", 11) == 0) return serve_models(s, x, path + 11);
+    if (strncmp(path, "/v1/responses/", 14) == 0) return serve_response(s, x, path + 14);
     if (strcmp(path, "/api/version") == 0) return answer_json(x, 200, json_pack("{s:s}", "version", TD_VERSION));
     return answer_error(x, dialect_of(path), 404, NULL, NULL, "File Not Found");
 }
@@ -145,6 +152,9 @@ static http_turn post(server *s, http_exchange *x, const char *path) {
     if (strcmp(path, "/tokenize") == 0) return serve_tokenize(s, x);
     if (strcmp(path, "/detokenize") == 0) return serve_detokenize(s, x);
     if (strcmp(path, "/apply-template") == 0) return serve_apply_template(s, x);
+    if (strcmp(path, "/api/show") == 0) return serve_show(s, x);
+    if (strcmp(path, "/v1/chat/completions/control") == 0 || strcmp(path, "/chat/completions/control") == 0)
+        return serve_control(s, x);
     if (strncmp(path, "/slots/", 7) == 0) return serve_slot_action(s, x, path + 7);
     if (strcmp(path, "/props") == 0)
         return s->o->props
@@ -164,38 +174,71 @@ static bool is_open(const char *path) {
     return false;
 }
 
-http_turn route(http_exchange *x, void *server_) {
-    server *s = server_;
-    const char *path = http_path(x);
-    size_t n_prefix = s->o->api_prefix ? strlen(s->o->api_prefix) : 0;
-    add_cors(s, x);
-    if (strcmp(http_method(x), "OPTIONS") == 0) return options(x);
-    if (n_prefix > 0) {
-        if (strncmp(path, s->o->api_prefix, n_prefix) != 0)
-            return answer_error(x, MSG_CHAT, 404, NULL, NULL, "File Not Found");
-        path += n_prefix;
-        if (!*path) path = "/";
-    }
-    if (!is_open(path) && !authorised(s, x))
-        return answer_error(x, dialect_of(path), 401, NULL, NULL, "Invalid API Key");
-    if (is_get(x) && s->o->page && (strcmp(path, "/") == 0 || strcmp(path, "/index.html") == 0)) {
-        http_add_header(x, "Content-Security-Policy",
-                        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src "
-                        "'self'; img-src data:");
-        return answer_text(x, 200, "text/html; charset=utf-8", td_page, td_page_bytes);
-    }
-    const char *encoding = http_header(x, "Content-Encoding");
-    if (encoding && strcmp(encoding, "identity") != 0)
-        return answer_error(x, dialect_of(path), 415, NULL, NULL, "request bodies must not be encoded (%.40s)",
-                            encoding);
-    if (s->state == SERVER_LOADING || s->state == SERVER_FAILED)
-        return answer_error(x, dialect_of(path), 503, NULL, NULL, "Loading model");
-    if (is_get(x) && (strcmp(path, "/health") == 0 || strcmp(path, "/v1/health") == 0)) return serve_health(s, x);
-    if (s->state == SERVER_STOPPING)
-        return answer_error(x, dialect_of(path), 503, NULL, NULL, "the server is shutting down");
+static bool is_health(const char *path) {
+    return strcmp(path, "/health") == 0 || strcmp(path, "/v1/health") == 0;
+}
+
+/* What answers while the model loads, or HTTP_WAIT. */
+static http_turn before_ready(server *s, http_exchange *x, const char *path) {
+    if (is_get(x) && (strcmp(path, "/models") == 0 || strcmp(path, "/v1/models") == 0)) return models(s, x);
+    return answer_error(x, dialect_of(path), 503, NULL, NULL, "Loading model");
+}
+
+/* The address without the prefix; NULL: not under it. */
+static const char *local_path(const server *s, http_exchange *x) {
+    const char *path = http_path(x), *prefix = s->o->api_prefix;
+    size_t n = prefix ? strlen(prefix) : 0;
+    if (n == 0) return path;
+    if (strncmp(path, prefix, n) != 0 || (path[n] && path[n] != '/')) return NULL;
+    return path[n] ? path + n : "/";
+}
+
+static http_turn page(http_exchange *x) {
+    http_add_header(x, "Content-Security-Policy",
+                    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src "
+                    "'self'; img-src data:");
+    return answer_text(x, 200, "text/html; charset=utf-8", td_page, td_page_bytes);
+}
+
+static http_turn dispatch(server *s, http_exchange *x, const char *path) {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         if (strcmp(path, refused[i].path) == 0) return answer_error(x, MSG_CHAT, 501, NULL, NULL, "%s", refused[i].why);
     if (is_get(x)) return get(s, x, path);
     if (is_post(x)) return post(s, x, path);
+    if (strcmp(http_method(x), "DELETE") == 0 && strncmp(path, "/v1/responses/", 14) == 0)
+        return serve_response(s, x, path + 14);
     return answer_error(x, dialect_of(path), 405, NULL, NULL, "%s is not a method of this address", http_method(x));
+}
+
+/* Headers that belong to every answer. */
+static void common_headers(const server *s, http_exchange *x, const char *path) {
+    add_cors(s, x);
+    if (path && dialect_of(path) == MSG_ANTHROPIC) http_add_header(x, "request-id", http_request_id(x));
+}
+
+void route_too_large(http_exchange *x, size_t limit, void *server_) {
+    const char *path = local_path(server_, x);
+    common_headers(server_, x, path);
+    (void)answer_error(x, dialect_of(path ? path : ""), 413, NULL, NULL, "the request body is larger than %zu bytes",
+                       limit);
+}
+
+http_turn route(http_exchange *x, void *server_) {
+    server *s = server_;
+    const char *path = local_path(s, x);
+    common_headers(s, x, path);
+    if (strcmp(http_method(x), "OPTIONS") == 0) return options(s, x);
+    if (!path) return answer_error(x, MSG_CHAT, 404, NULL, NULL, "File Not Found");
+    if (!is_open(path) && !authorised(s, x))
+        return answer_error(x, dialect_of(path), 401, NULL, NULL, "Invalid API Key");
+    if (is_get(x) && s->o->page && (strcmp(path, "/") == 0 || strcmp(path, "/index.html") == 0)) return page(x);
+    const char *encoding = http_header(x, "Content-Encoding");
+    if (encoding && strcmp(encoding, "identity") != 0)
+        return answer_error(x, dialect_of(path), 415, NULL, NULL, "request bodies must not be encoded (%.40s)",
+                            encoding);
+    if (s->state == SERVER_LOADING || s->state == SERVER_FAILED) return before_ready(s, x, path);
+    if (is_get(x) && is_health(path)) return serve_health(s, x);
+    if (s->state == SERVER_STOPPING)
+        return answer_error(x, dialect_of(path), 503, NULL, NULL, "the server is shutting down");
+    return dispatch(s, x, path);
 }

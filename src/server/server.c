@@ -86,6 +86,12 @@ static void *load(void *arg) {
         return NULL;
     }
     const td_engine_info *i = &s->info;
+    s->notes = td_calloc((size_t)i->n_slots, sizeof *s->notes);
+    if (!s->notes) {
+        (void)td_fail(&s->load_error, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for %d slots", i->n_slots);
+        s->state = SERVER_FAILED;
+        return NULL;
+    }
     td_log(TD_LOG_INFO, "memory: weights %.1f MiB, cache %.1f MiB reserved, work %.1f MiB",
            (double)i->weight_bytes / 1048576, (double)i->kv_bytes / 1048576, (double)i->work_bytes / 1048576);
     td_log(TD_LOG_INFO, "model %s, %d slots of %d tokens, %d threads%s%s", s->model_id, i->n_slots, i->n_ctx,
@@ -114,16 +120,22 @@ static td_status read_pem(const char *path, char **out, td_error *err) {
 static http_turn begin(http_exchange *x, void *user) {
     return route(x, user);
 }
-static http_turn turn(http_exchange *x, void *t) {
-    return t ? task_turn(x, t) : HTTP_END;
+/* Both kinds of work begin with their kind. */
+static http_turn turn(http_exchange *x, void *work) {
+    if (!work) return HTTP_END;
+    return *(const work_kind *)work == WORK_SLOT_ACTION ? slot_action_turn(x, work) : task_turn(x, work);
 }
-static void end(http_exchange *x, void *t, void *user) {
+static void end(http_exchange *x, void *work, void *user) {
     server *s = user;
     int status = http_status(x);
     if (status >= 200 && status < 600) atomic_fetch_add(&s->requests[status / 100 - 1], 1);
     td_log(TD_LOG_TRACE, "request id=%s method=%s path=%s status=%d ms=%.1f", http_request_id(x), http_method(x),
            http_path(x), status, (double)(td_clock_ns() - http_started_ns(x)) * 1e-6);
-    if (t) task_end(t);
+    if (!work) return;
+    if (*(const work_kind *)work == WORK_SLOT_ACTION)
+        slot_action_end(work);
+    else
+        task_end(work);
 }
 
 static td_status start_http(server *s, td_error *err) {
@@ -146,8 +158,8 @@ static td_status start_http(server *s, td_error *err) {
                                  .max_connections = o->max_connections,
                                  .idle_timeout_s = o->timeout_s,
                                  .n_threads = o->threads_http > 0 ? o->threads_http : 2},
-                      .handler = {begin, turn, end, s},
-                      .server_header = "Tandem"};
+                      .handler = {begin, route_too_large, turn, end, s},
+                      .server_header = o->server_header};
     if (!status) status = http_start(&s->http, &h, err);
     free(key);
     free(cert);
@@ -159,15 +171,33 @@ static void nap(int ms) {
     nanosleep(&t, NULL);
 }
 
+/* About once a second: figures for /metrics, and whether the engine goes on while it has work (/health). */
+static void watch(server *s, uint64_t *steps) {
+    td_counters c;
+    td_counters_get(s->engine, &c);
+    if (c.n_processing == 0 || c.steps != *steps) s->t_alive_ns = td_clock_ns();
+    *steps = c.steps;
+    rates_note(s);
+}
+
+static void say_ready(const server *s) {
+    if (http_port(s->http))
+        fprintf(stderr, "tandem serve: ready on %s port %d\n", s->o->host, http_port(s->http));
+    else
+        fprintf(stderr, "tandem serve: ready on %s\n", s->o->host);
+}
+
 /* The first signal: running answers may finish; the second: they are cancelled. */
 static void wait_for_end(server *s) {
     bool said = false;
+    uint64_t steps = 0;
     for (int i = 0; signals == 0 && s->state != SERVER_FAILED; i++) {
         nap(50);
         if (i % 20 == 0) http_wake_all(s->http);
+        if (i % 20 == 0 && s->state == SERVER_READY) watch(s, &steps);
         if (said || s->state != SERVER_READY) continue;
         said = true;
-        fprintf(stderr, "tandem serve: ready on %s port %d\n", s->o->host, http_port(s->http));
+        say_ready(s);
     }
     if (s->state == SERVER_FAILED) return;
     http_quiesce(s->http);
@@ -184,46 +214,99 @@ static void wait_for_end(server *s) {
     }
 }
 
-int server_run(const server_options *o) {
-    server *s = td_calloc(1, sizeof *s);
-    td_error err = {0};
-    if (!s) return 1;
-    s->o = o;
-    s->state = SERVER_LOADING;
-    s->started_s = (int64_t)time(NULL);
-    pthread_mutex_init(&s->reap_lock, NULL);
-    pthread_cond_init(&s->reap, NULL);
-    name_model(s);
+/* ---- the whole ---- */
+
+static void handle_signals(void) {
     struct sigaction a = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
-    pthread_t loader;
-    int code = 1;
-    td_status status = start_http(s, &err);
-    if (!status && (pthread_create(&s->reaper, NULL, reap, s) || pthread_create(&loader, NULL, load, s)))
-        status = td_fail(&err, TD_ERR_MEMORY, TD_NO_OFFSET, "no thread can be started");
-    if (!status) {
-        fprintf(stderr, "tandem serve: listening on %s port %d, loading %s\n", o->host, http_port(s->http),
-                o->engine.model_path);
-        wait_for_end(s);
-        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): td_fail never returns TD_OK */
-        pthread_join(loader, NULL);
-        http_stop(s->http);
-        pthread_mutex_lock(&s->reap_lock);
-        s->reap_stop = true;
-        pthread_cond_signal(&s->reap);
-        pthread_mutex_unlock(&s->reap_lock);
-        pthread_join(s->reaper, NULL);
-        status = s->load_error.code;
-        err = s->load_error;
-        code = status ? 1 : 0;
-    }
+}
+
+static server *make_server(const server_options *o, td_error *err) {
+    server *s = td_calloc(1, sizeof *s);
+    if (!s) return NULL;
+    const char *debug = getenv("LLAMA_SERVER_SLOTS_DEBUG");
+    s->o = o;
+    s->state = SERVER_LOADING;
+    s->started_s = (int64_t)time(NULL);
+    s->t_alive_ns = td_clock_ns();
+    s->show_prompts = debug && *debug && strcmp(debug, "0") != 0;
+    pthread_mutex_init(&s->reap_lock, NULL);
+    pthread_mutex_init(&s->tasks_lock, NULL);
+    pthread_cond_init(&s->reap, NULL);
+    pthread_cond_init(&s->acting, NULL);
+    name_model(s);
+    (void)(rates_create(s, err) || store_create(&s->responses, err)); /* the error says so */
+    return s;
+}
+
+static void free_server(server *s) {
     td_engine_close(s->engine);
     td_chat_replay_destroy(s->replay);
-    if (status) fprintf(stderr, "tandem serve: %s\n", err.text);
+    store_destroy(s->responses);
+    for (int i = 0; s->notes && i < s->info.n_slots; i++) {
+        free(s->notes[i].params);
+        td_buf_free(&s->notes[i].prompt);
+        td_buf_free(&s->notes[i].generated);
+    }
+    free(s->notes);
+    free(s->rates);
     pthread_mutex_destroy(&s->reap_lock);
+    pthread_mutex_destroy(&s->tasks_lock);
     pthread_cond_destroy(&s->reap);
+    pthread_cond_destroy(&s->acting);
     free(s);
-    return code;
+}
+
+static void stop_reaper(server *s) {
+    pthread_mutex_lock(&s->reap_lock);
+    s->reap_stop = true;
+    pthread_cond_signal(&s->reap);
+    pthread_mutex_unlock(&s->reap_lock);
+    pthread_join(s->reaper, NULL);
+}
+
+static void stop_clerk(server *s) {
+    pthread_mutex_lock(&s->tasks_lock);
+    s->clerk_stop = true;
+    pthread_cond_signal(&s->acting);
+    pthread_mutex_unlock(&s->tasks_lock);
+    pthread_join(s->clerk, NULL);
+}
+
+/* Three threads serve beside those of HTTP; each that was started is joined, whatever else fails. */
+static td_status serve(server *s, td_error *err) {
+    pthread_t loader;
+    bool reaping = pthread_create(&s->reaper, NULL, reap, s) == 0;
+    bool clerking = pthread_create(&s->clerk, NULL, slot_clerk, s) == 0;
+    bool loading = reaping && clerking && pthread_create(&loader, NULL, load, s) == 0;
+    td_status status = TD_OK;
+    if (loading) {
+        fprintf(stderr, "tandem serve: listening on %s port %d, loading %s\n", s->o->host, http_port(s->http),
+                s->o->engine.model_path);
+        wait_for_end(s);
+        pthread_join(loader, NULL);
+        *err = s->load_error;
+        status = err->code;
+    } else {
+        status = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no thread can be started");
+    }
+    http_stop(s->http);
+    if (clerking) stop_clerk(s);
+    if (reaping) stop_reaper(s);
+    return status;
+}
+
+int server_run(const server_options *o) {
+    td_error err = {0};
+    server *s = make_server(o, &err);
+    if (!s) return 1;
+    handle_signals();
+    td_status status = err.code;
+    if (!status) status = start_http(s, &err);
+    if (!status) status = serve(s, &err);
+    if (status) fprintf(stderr, "tandem serve: %s\n", err.text);
+    free_server(s);
+    return status ? 1 : 0;
 }

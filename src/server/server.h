@@ -13,12 +13,17 @@ typedef struct server_options {
     const char *key_file, *cert_file; /* TLS, PEM */
     const char *const *cors_origins;
     int n_cors_origins;
-    const char *api_prefix, *alias, *slot_save_path;
-    bool metrics, slots, props, page, strict_model, share_prefixes;
-    int threads_http, timeout_s, max_connections, queue_max, sse_ping_s;
+    const char *cors_methods, *cors_headers; /* NULL: the usual ones */
+    bool cors_no_credentials;
+    const char *api_prefix, *alias, *tags, *slot_save_path, *server_header;
+    bool metrics, slots, props, page, strict_model, share_prefixes, no_cache_prompt;
+    int threads_http, timeout_s, max_connections, queue_max, queue_timeout_s, sse_ping_s;
     int64_t max_body;
     int reasoning; /* 1 on, 0 off, -1 auto */
     int64_t reasoning_budget;
+    const char *reasoning_message;
+    int reasoning_format; /* td_chat_reasoning_format */
+    bool reasoning_preserve, anthropic_thinking, no_prefill;
     const char *chat_profile;
     td_sampling sampling; /* defaults of requests */
     td_engine_params engine;

@@ -8,8 +8,9 @@ int main(void) {
     const field_info *table = fields_table(&n);
     printf("[");
     for (int i = 0; i < n; i++)
-        printf("%s{\"name\":\"%s\",\"kind\":\"%c\",\"min\":%.17g,\"max\":%.17g,\"clamp\":%s}", i ? "," : "",
-               table[i].name, table[i].kind, table[i].min, table[i].max, table[i].clamp ? "true" : "false");
+        printf("%s{\"name\":\"%s\",\"kind\":\"%c\",\"min\":%.17g,\"max\":%.17g,\"clamp\":%s,\"types\":\"%s\"}",
+               i ? "," : "", table[i].name, table[i].kind, table[i].min, table[i].max,
+               table[i].clamp ? "true" : "false", table[i].types ? table[i].types : "");
     printf("]\n");
     return 0;
 }

@@ -425,7 +425,8 @@ def test_bodies(s):
     same(s.call("POST", "/completion", None, {"Content-Encoding": "gzip"}, b"x")[0], 415)
     same(s.post("/completion", {**GREEDY, "unknown": [1, {}], "n_predict": 1})["tokens_predicted"], 1)
     refused(s, "/completion", {"n_predict": 1}, "prompt")
-    for bad in (5, True, {}, [], [True], [[1]], [-1], [8192], "x" * 0 or [None]):
+    for bad in (5, True, {}, [], [True], [[]], [[1], [True]], [[[1]]], [-1], [8192], [None], ["a"] * 300,
+                {"prompt_string": 5}, {"prompt_string": "a", "multimodal_data": ["aGk="]}):
         refused(s, "/completion", {"prompt": bad, "n_predict": 1}, "prompt")
     twice = b'{"prompt":"a","n_predict":3,"n_predict":1,"ignore_eos":true}'
     same(s.call("POST", "/completion", raw=twice)[2]["tokens_predicted"], 1)
@@ -472,45 +473,102 @@ def test_large_body(s):
         small.stop()
 
 
-def test_table(s):
-    """Every row of the table that parses: outside its limits 400 with the name or the limit; wrong types 400."""
+ENDPOINTS = (("/completion", {"prompt": PROMPT, "n_predict": 1}),
+             ("/v1/completions", {"prompt": PROMPT, "n_predict": 1}),
+             ("/v1/chat/completions", {**CHAT, "max_tokens": 1}),
+             ("/v1/messages", {"messages": CHAT["messages"], "max_tokens": 1}),
+             ("/v1/responses", {"input": "a", "max_output_tokens": 1}))
+OF_TYPE = {"n": [5, 0.5], "s": ["x"], "b": [True], "a": [[]], "o": [{}]}
+KINDS = {"i": "n", "l": "n", "f": "n", "b": "b", "s": "s", "a": "a"}
+
+
+def with_member(base, name, text):
+    """The body with one more member, of which the text is given (it may be no JSON)."""
+    rest = {k: v for k, v in base.items() if k != name}
+    return (json.dumps(rest)[:-1] + ', "%s": %s}' % (name, text)).encode()
+
+
+def test_wrong_types(s):
+    """Every row of the table that parses, in every endpoint: what it may not be is a 400 with its name."""
     rows = json.loads(subprocess.check_output([os.environ["TD_FIELDS"]]))
-    check(len(rows) > 30, rows)
-    base = {"prompt": PROMPT, "n_predict": 1}
-    path = "/completion"
+    check(len(rows) > 60, len(rows))
+    for path, base in ENDPOINTS:
+        for r in rows:
+            name, kinds = r["name"], r["types"] if r["kind"] == "x" else KINDS[r["kind"]]
+            wrong = [v for t in "nsbao" if t not in kinds for v in OF_TYPE[t]]
+            if r["kind"] in "il":
+                wrong.append(0.5)
+            for w in wrong:
+                refused(s, path, {**base, name: w}, name)
+            for text in ("NaN", "Infinity", "1e999", "-1e999"):
+                refused(s, path, None, raw=with_member(base, name, text))
+            s.post(path, {**{k: v for k, v in base.items() if k != name}, name: None, "t_max_predict_ms": 1,
+                          **({"n_predict": 1} if name != "n_predict" else {"max_tokens": 1})})
+
+
+def test_table(s):
+    """Below and above its limits a number is a 400 with its name, or silently limited where the table says so; at its
+    limits it is taken; of two equal members the last counts."""
+    rows = json.loads(subprocess.check_output([os.environ["TD_FIELDS"]]))
+    base, path = {"prompt": PROMPT, "n_predict": 1}, "/completion"
     for r in rows:
         name, kind = r["name"], r["kind"]
-        wrong = ["x", [], {}] + ([1, 0.5] if kind == "b" else [True])
-        if kind == "i":
-            wrong.append(0.5)
-        for w in wrong:
-            refused(s, path, {**base, name: w}, name)
-        for text in ("NaN", "Infinity", "1e999", "-1e999"):
-            raw = ('{"prompt":"a","n_predict":1,"%s":%s}' % (name, text)).encode()
-            refused(s, path, None, raw=raw)
-        s.post(path, {"prompt": PROMPT, "max_tokens": 1, name: None})
-        if kind == "b":
+        if kind not in "ilf":
             continue
-        step = 1 if kind == "i" else max(abs(r["max"]) * 1e-3, 1e-3)
-        for value in (r["min"] - step, r["max"] + step):
-            value = int(value) if kind == "i" else value
+        number = int if kind in "il" else float
+        step = 1 if kind in "il" else max(abs(r["max"]) * 1e-3, 1e-3)
+        for value in (number(r["min"] - step), number(r["max"] + step)):
             if r["clamp"]:
                 got = s.post(path, {**base, name: value})["generation_settings"][name]
                 limit = r["min"] if value < r["min"] else r["max"]
                 check(abs(got - limit) <= 1e-5 * max(1, abs(limit)), name, "given", value, "is", got)
             else:
                 refused(s, path, {**base, name: value}, name)
-        for value in (r["min"], r["max"]):
-            value = int(value) if kind == "i" else value
-            if name in ("n", "id_slot"):
+        for value in (number(r["min"]), number(r["max"])):
+            if name == "n" and value > 4 or name == "n_predict" and value != 1:
                 continue
-            body = {**base, name: value, "t_max_predict_ms": 1}
-            if name == "n_predict":
-                body["t_max_predict_ms"] = 1
-                if value < 0 or value > 1000:
-                    continue
-            status, _, a = s.call("POST", path, body)
+            status, _, a = s.call("POST", path, {**base, name: value})
             check(status == 200, name, "at its limit", value, status, a)
+        twice = '"x", "%s": %s' % (name, number(r["max"] if name not in ("n", "n_predict") else 1))
+        status, _, a = s.call("POST", path, raw=with_member(base, name, twice))
+        check(status == 200, name, "given twice", status, a)
+
+
+def test_own_members(s):
+    """Members that only one dialect reads."""
+    chat, messages, responses = (ENDPOINTS[i][1] for i in (2, 3, 4))
+    numbers = (("/v1/chat/completions", chat, "max_tokens", -1, None), ("/v1/chat/completions", chat, "top_logprobs", 0, 20),
+               ("/v1/chat/completions", chat, "max_completion_tokens", -1, None),
+               ("/v1/chat/completions", chat, "thinking_budget_tokens", -1, None),
+               ("/v1/chat/completions", chat, "reasoning_budget", -1, None),
+               ("/v1/messages", messages, "max_tokens", 0, None), ("/v1/responses", responses, "max_output_tokens", 0, None))
+    for path, base, name, low, high in numbers:
+        base = {**base, "logprobs": True} if name == "top_logprobs" else base
+        for bad in [low - 1, 2**31, 0.5, "x", True, [], {}] + ([high + 1] if high else []):
+            refused(s, path, {**base, name: bad}, name)
+        s.post(path, {**base, "t_max_predict_ms": 1, "n_predict": 1, name: high if high else 1})
+    switches = (("/v1/chat/completions", chat, ("stream", "logprobs", "add_generation_prompt", "parallel_tool_calls",
+                                                "continue_final_message", "include_reasoning", "think")),
+                ("/v1/messages", messages, ("stream",)), ("/v1/responses", responses, ("stream", "store")))
+    for path, base, names in switches:
+        for name in names:
+            for bad in (0, 1, "true", [], {}):
+                refused(s, path, {**base, name: bad}, name)
+    others = (("/v1/chat/completions", chat, "tools", (1, "x", {}, True)), ("/v1/chat/completions", chat, "tool_choice", (1, "x", [])),
+              ("/v1/chat/completions", chat, "response_format", (1, "x", [], {"type": 1}, {"type": "json_schema"})),
+              ("/v1/chat/completions", chat, "reasoning_effort", (1, "much", [], {})),
+              ("/v1/chat/completions", chat, "reasoning_format", (1, "much", [], {})),
+              ("/v1/chat/completions", chat, "reasoning", (1, "x", [])),
+              ("/v1/chat/completions", chat, "chat_template_kwargs", (1, "x", [], {"enable_thinking": 1})),
+              ("/v1/messages", messages, "system", (1, {}, True)), ("/v1/messages", messages, "tools", (1, "x", {})),
+              ("/v1/messages", messages, "thinking", ({"type": "x"}, {"type": "enabled", "budget_tokens": -1},
+                                                      {"type": "enabled", "budget_tokens": "x"})),
+              ("/v1/messages", messages, "stop_sequences", (1, {}, [1])),
+              ("/v1/responses", responses, "instructions", (1, [], {})), ("/v1/responses", responses, "tools", (1, "x", {})),
+              ("/v1/responses", responses, "previous_response_id", (1, [], {}, "resp_none")))
+    for path, base, name, values in others:
+        for bad in values:
+            refused(s, path, {**base, name: bad})
 
 
 # ---- slots, metrics
@@ -560,7 +618,8 @@ def test_metrics(s):
     same(grown("speculative_draft_tokens_generated_total", 'spec_type="mtp"'), t["draft_n"])
     same(grown("speculative_draft_tokens_accepted_total", 'spec_type="mtp"'), t["draft_n_accepted"])
     same(grown("time_to_first_token_seconds_count"), 1)
-    check(grown("requests_total", 'status="2xx"') >= 1, "requests_total")
+    same(grown("requests_total", 'finish_reason="length"'), 1)
+    check(grown("http_responses_total", 'status="2xx"') >= 1, "http_responses_total")
     for key, v in before.items():
         if types.get(key[0]) == "counter":
             check(after[key] >= v, "a counter fell:", key)
