@@ -75,6 +75,7 @@ typedef struct td_engine_info {
     td_cache_type type_k, type_v;
     uint64_t weight_bytes, kv_bytes, work_bytes; /* resident */
     uint64_t kv_token_bytes;                     /* growth of the cache per position, everything counted */
+    uint64_t park_bytes;                         /* the prompt cache's limit */
     int64_t load_ns;
     char cpu[96];
 } td_engine_info;

@@ -157,7 +157,8 @@ const td_option td_engine_options[] = {
      .min = -1,
      .max = 1 << 24,
      .env = "CACHE_RAM",
-     .help = "Memory for checkpoints of sliding windows; -1: no limit"},
+     .help =
+         "Memory for checkpoints of sliding windows and for conversations whose slot another one took; -1: no limit"},
     {.kind = TD_OPT_INT,
      .names = "--ctx-checkpoints -ctxcp --swa-checkpoints",
      AT(n_checkpoints),

@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define MAX_PARKED 64
 
 const char *td_version(void) {
     return TD_VERSION;
@@ -112,32 +115,67 @@ static int context_size(const td_engine *e) {
     return e->params.n_ctx > 0 ? e->params.n_ctx : trained;
 }
 
-static td_status reserve(td_engine *e, td_error *err) {
+/* What --cache-ram leaves for checkpoints and parked conversations together; without a limit the machine's memory. */
+static uint64_t cache_limit(const td_engine *e) {
+    if (e->params.cache_ram >= 0) return (uint64_t)e->params.cache_ram;
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : (uint64_t)8 << 30;
+}
+
+static td_status make_kv(td_engine *e, td_kv_options *o, td_error *err) {
+    td_kv_destroy(e->kv);
+    e->kv = NULL;
+    return td_model_kv_create(&e->kv, e->model, o, err);
+}
+
+/* Slots first; then checkpoints, of which no more than half of the limit if they do not all fit into it; then spare
+ * sequences for parked conversations with what is left. All sizes are known only from a cache that was made. */
+static td_status make_cache(td_engine *e, td_error *err) {
     const td_engine_params *p = &e->params;
-    int n_ctx = context_size(e), n_vocab = (int)td_vocab_size(e->vocab);
-    int64_t per_slot = p->n_checkpoints, total = per_slot * p->n_slots;
+    uint64_t limit = cache_limit(e), left = 0;
+    int64_t n_checkpoint = (int64_t)p->n_checkpoints * p->n_slots;
     td_kv_options kv = {.n_slot = (uint32_t)p->n_slots,
-                        .n_ctx = (uint32_t)n_ctx,
+                        .n_ctx = (uint32_t)context_size(e),
                         .n_batch = (uint32_t)(p->n_batch > TD_MAX_DRAFT + 1 ? p->n_batch : TD_MAX_DRAFT + 1),
                         .n_back = 64,
-                        .n_checkpoint = (uint32_t)(total > 0 ? total : 0),
+                        .n_checkpoint = (uint32_t)(n_checkpoint > 0 ? n_checkpoint : 0),
                         .type_k = kv_type(p->type_k),
                         .type_v = kv_type(p->type_v),
                         .type_k_sliding = kv_type(p->type_k_swa),
                         .type_v_sliding = kv_type(p->type_v_swa),
                         .n_protect = (uint32_t)(p->n_cache_protect > 0 ? p->n_cache_protect : 0)};
-    td_status status = td_model_kv_create(&e->kv, e->model, &kv, err);
+    td_status status = make_kv(e, &kv, err);
     td_kv_usage use;
-    if (!status && p->cache_ram >= 0) { /* checkpoints within the limit that was given for them */
+    if (status) return status;
+    td_kv_get_usage(e->kv, &use);
+    uint64_t most = use.bytes_window > 0 ? limit / 2 / use.bytes_window : kv.n_checkpoint;
+    if (most < kv.n_checkpoint) {
+        kv.n_checkpoint = (uint32_t)most;
+        if ((status = make_kv(e, &kv, err))) return status;
         td_kv_get_usage(e->kv, &use);
-        uint64_t most = use.bytes_window > 0 ? (uint64_t)p->cache_ram / use.bytes_window : kv.n_checkpoint;
-        if (most < kv.n_checkpoint) {
-            td_kv_destroy(e->kv);
-            e->kv = NULL;
-            kv.n_checkpoint = (uint32_t)most;
-            status = td_model_kv_create(&e->kv, e->model, &kv, err);
-        }
     }
+    e->kv_bytes = use.bytes_reserved;
+    left = limit - kv.n_checkpoint * use.bytes_window;
+    uint64_t least = use.bytes_window / 4 + 256 * use.bytes_per_token, n_parked = least > 0 ? left / least : 0;
+    if (n_parked > MAX_PARKED) n_parked = MAX_PARKED;
+    uint64_t n_pos = use.bytes_per_token > 0 ? left / use.bytes_per_token : 0;
+    if (n_pos > n_parked * kv.n_ctx) n_pos = n_parked * kv.n_ctx;
+    td_kv_options more = kv;
+    more.n_slot += (uint32_t)n_parked;
+    n_pos += (uint64_t)p->n_slots * kv.n_ctx;
+    more.n_ctx_total = n_pos < UINT32_MAX / 2 ? (uint32_t)n_pos : UINT32_MAX / 2;
+    td_error unused = {0};
+    if (n_parked == 0 || make_kv(e, &more, &unused)) /* no address space for them: slots are enough */
+        return n_parked > 0 ? make_kv(e, &kv, err) : TD_OK;
+    return td_park_create(e, kv.n_slot, (int)n_parked, left)
+               ? TD_OK
+               : td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for the prompt cache");
+}
+
+static td_status reserve(td_engine *e, td_error *err) {
+    const td_engine_params *p = &e->params;
+    int n_ctx = context_size(e), n_vocab = (int)td_vocab_size(e->vocab);
+    td_status status = make_cache(e, err);
     if (status) return status;
     e->max_rows = p->n_batch + p->n_slots * (TD_MAX_DRAFT + 1);
     int deepest = p->spec.n_max, n_out = p->n_slots * (deepest + 1);
@@ -192,8 +230,9 @@ static void describe(td_engine *e, int64_t load_ns) {
                           .load_ns = load_ns};
     td_kv_usage kv;
     td_kv_get_usage(e->kv, &kv);
-    i->kv_bytes = kv.bytes_reserved;
     i->kv_token_bytes = kv.bytes_per_token;
+    i->kv_bytes = e->kv_bytes;
+    i->park_bytes = e->park_limit;
     if (e->drafter) {
         td_model_memory d = td_drafter_memory_use(e->drafter);
         i->draft_bytes = d.file_bytes;
@@ -276,6 +315,7 @@ void td_engine_close(td_engine *e) {
     td_sampler_scratch_free(&e->scratch);
     td_trace_close(e->trace);
     td_workspace_free(e->work);
+    td_park_destroy(e);
     td_kv_destroy(e->kv);
     td_drafter_free(e->drafter);
     td_vocab_destroy(e->vocab);
@@ -379,14 +419,19 @@ static void publish(td_engine *e) {
     td_kv_get_usage(e->kv, &kv);
     pthread_mutex_lock(&e->lock);
     int busy = 0;
+    e->counters.kv_tokens = 0;
     for (int i = 0; i < e->params.n_slots; i++) {
         td_slot_publish(e, &e->slots[i]);
         busy += e->slots[i].phase != TD_SLOT_IDLE;
+        e->counters.kv_tokens += (uint64_t)e->slots[i].n_tokens;
         if (e->slots[i].n_tokens > e->counters.n_tokens_max) e->counters.n_tokens_max = e->slots[i].n_tokens;
     }
     e->counters.n_processing = busy;
     e->counters.kv_bytes_used = kv.bytes_used;
     e->counters.kv_bytes_total = kv.bytes_reserved;
+    e->counters.n_checkpoints = kv.n_checkpoint;
+    e->counters.checkpoint_bytes = kv.bytes_checkpoint;
+    td_park_count(e);
     e->published = e->counters;
     pthread_mutex_unlock(&e->lock);
 }

@@ -18,6 +18,7 @@
 #include "../spec/trace.h"
 #include "../text/grammar.h"
 #include "../text/tokenizer.h"
+#include "park.h"
 #include "reasoning.h"
 #include "sampler.h"
 #include "stream.h"
@@ -169,9 +170,12 @@ struct td_engine {
     td_kv *kv;
     td_workspace *work;
     td_sampler_scratch scratch;
-    uint64_t *mask; /* [(n_vocab + 63) / 64] */
-    td_slot *slots; /* [params.n_slots] */
-    td_row *rows;   /* [max_rows] of the step being built */
+    uint64_t *mask;    /* [(n_vocab + 63) / 64] */
+    td_slot *slots;    /* [params.n_slots] */
+    td_parked *parked; /* [n_parked] */
+    int n_parked;
+    uint64_t park_limit, kv_bytes; /* of parked conversations; reserved for slots and checkpoints */
+    td_row *rows;                  /* [max_rows] of the step being built */
     int max_rows;
     int max_out;
     float *draft_logits; /* [n_slots][n_vocab], made when a job asks for rejection */
@@ -208,6 +212,7 @@ void td_job_finish(td_job *j, td_finish finish, const td_error *error);
 void td_job_free(td_job *j);
 
 /* slot.c */
+bool td_slot_same_key(const char *a, const char *b);
 td_slot *td_slot_choose(td_engine *e, const td_job *j); /* NULL: none can take it now */
 void td_slot_start(td_engine *e, td_slot *s, td_job *j);
 void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error *error);

@@ -15,22 +15,51 @@
 
 #define CHECKPOINT_STEP 1024 /* tokens between checkpoints inside a long prompt */
 
-static bool same_key(const char *a, const char *b) {
+bool td_slot_same_key(const char *a, const char *b) {
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-static int common_prefix(const td_slot *s, const td_job *j) {
-    int n = s->n_tokens < j->params.n_prompt - 1 ? s->n_tokens : j->params.n_prompt - 1, i = 0;
-    while (i < n && s->tokens[i] == j->prompt[i]) i++;
+/* Tokens in the cache that a job may go on from: a slot's, its own or another's, or those of a parked conversation. */
+typedef struct source {
+    uint32_t kv_slot;
+    const uint32_t *tokens;
+    const td_parked *parked; /* NULL: a slot's */
+    int n, common;           /* positions to go on from; tokens in common */
+} source;
+
+static int common_prefix(const uint32_t *tokens, int n_tokens, const td_job *j) {
+    int n = n_tokens < j->params.n_prompt - 1 ? n_tokens : j->params.n_prompt - 1, i = 0;
+    while (i < n && tokens[i] == j->prompt[i]) i++;
     return i;
 }
 
-/* Positions of slot `s` that job `j` can go on from. */
-static int reusable(const td_engine *e, const td_slot *s, const td_job *j, int *common) {
-    *common = 0;
-    if (!j->params.cache_prompt || s->n_tokens == 0 || !same_key(s->cache_key, j->cache_key)) return 0;
-    *common = common_prefix(s, j);
-    return *common > 0 ? (int)td_kv_resumable(e->kv, (uint32_t)s->id, (uint32_t)*common) : 0;
+static source look_at(const td_engine *e, const td_job *j, uint32_t kv_slot, const uint32_t *tokens, int n_tokens,
+                      const char *key) {
+    source found = {.kv_slot = kv_slot, .tokens = tokens};
+    if (!j->params.cache_prompt || n_tokens == 0 || !td_slot_same_key(key, j->cache_key)) return found;
+    found.common = common_prefix(tokens, n_tokens, j);
+    if (found.common > 0) found.n = (int)td_kv_resumable(e->kv, kv_slot, (uint32_t)found.common);
+    return found;
+}
+
+static source slot_source(const td_engine *e, const td_slot *s, const td_job *j) {
+    return look_at(e, j, (uint32_t)s->id, s->tokens, s->n_tokens, s->cache_key);
+}
+
+/* The one with the most positions to go on from; the slot's own where it has as many. `s` NULL: any. */
+static source best_source(const td_engine *e, const td_slot *s, const td_job *j) {
+    source best = s ? slot_source(e, s, j) : (source){0};
+    for (int i = 0; i < e->params.n_slots; i++) {
+        source other = slot_source(e, &e->slots[i], j);
+        if (other.n > best.n) best = other;
+    }
+    for (int i = 0; i < e->n_parked; i++) {
+        const td_parked *p = &e->parked[i];
+        source other = look_at(e, j, p->kv_slot, p->tokens, p->tokens ? p->n_tokens : 0, p->cache_key);
+        other.parked = p;
+        if (other.n > best.n) best = other;
+    }
+    return best;
 }
 
 static bool fits(const td_engine *e, const td_slot *s, const td_job *j) {
@@ -39,20 +68,16 @@ static bool fits(const td_engine *e, const td_slot *s, const td_job *j) {
     return td_kv_can_grow(e->kv, (uint32_t)s->id, (uint32_t)n);
 }
 
-td_slot *td_slot_choose(td_engine *e, const td_job *j) {
+static td_slot *choose(td_engine *e, const td_job *j) {
     td_slot *best = NULL;
     int64_t best_score = 0;
-    int from_other = 0;
-    for (int i = 0; i < e->params.n_slots; i++) {
-        int common = 0, n = reusable(e, &e->slots[i], j, &common);
-        if (n > from_other) from_other = n;
-    }
+    int from_other = best_source(e, NULL, j).n;
     for (int i = 0; i < e->params.n_slots; i++) {
         td_slot *s = &e->slots[i];
         if (s->phase != TD_SLOT_IDLE || s->async != TD_ASYNC_NONE || (j->params.slot >= 0 && j->params.slot != i) ||
             !fits(e, s, j))
             continue;
-        int common = 0, own = reusable(e, s, j, &common);
+        int own = slot_source(e, s, j).n;
         int64_t in_place = own - (s->n_tokens - own), shared = from_other - s->n_tokens;
         int64_t score = in_place > shared ? in_place : shared;
         if (!best || score > best_score || (score == best_score && s->t_used_ns < best->t_used_ns)) {
@@ -60,6 +85,19 @@ td_slot *td_slot_choose(td_engine *e, const td_job *j) {
             best_score = score;
         }
     }
+    return best;
+}
+
+static bool all_idle(const td_engine *e) {
+    for (int i = 0; i < e->params.n_slots; i++)
+        if (e->slots[i].phase != TD_SLOT_IDLE || e->slots[i].async != TD_ASYNC_NONE) return false;
+    return true;
+}
+
+td_slot *td_slot_choose(td_engine *e, const td_job *j) {
+    td_slot *best = choose(e, j);
+    /* Parked conversations never keep a job waiting. */
+    while (!best && all_idle(e) && td_park_drop_oldest(e, NULL)) best = choose(e, j);
     return best;
 }
 
@@ -93,36 +131,50 @@ static int reuse_chunks(td_engine *e, td_slot *s, const td_job *j, int n) {
     return n;
 }
 
-static int take_prefix(td_engine *e, td_slot *s, td_job *j) {
-    int common = 0, own = reusable(e, s, j, &common), best = own, best_common = common;
-    td_slot *donor = s;
-    for (int i = 0; i < e->params.n_slots; i++) {
-        int c = 0, n = &e->slots[i] == s ? 0 : reusable(e, &e->slots[i], j, &c);
-        if (n > best) best = n, best_common = c, donor = &e->slots[i];
-    }
-    if (donor != s) {
-        best = (int)td_kv_copy_prefix(e->kv, (uint32_t)s->id, (uint32_t)donor->id, (uint32_t)best);
-        memcpy(s->tokens, donor->tokens, (size_t)best * sizeof *s->tokens);
-        s->n_tokens = best;
-        s->n_checkpointed = 0;
-    } else if (best > 0) {
-        if (j->params.cache_reuse > 0 && best == common) best = reuse_chunks(e, s, j, best);
-        best = (int)td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)best);
-        s->n_tokens = best;
-    } else {
-        td_slot_forget(e, s);
-    }
-    if (best >= j->params.n_prompt - 1)
+static void note_reuse(td_engine *e, td_job *j, int n, int common) {
+    if (n >= j->params.n_prompt - 1) {
         j->now.cache_note[0] = 0;
-    else if (!j->params.cache_prompt)
+    } else if (!j->params.cache_prompt) {
         note(j, "cache_prompt is off");
-    else if (best < best_common)
-        note(j, "no window kept at or before token %d of %d", best_common, j->params.n_prompt);
-    else if (best > 0)
-        note(j, "diverged at token %d of %d", best, j->params.n_prompt);
-    else
+    } else if (n < common) {
+        note(j, "no window kept at or before token %d of %d", common, j->params.n_prompt);
+        e->counters.reprocessed++;
+    } else if (n > 0) {
+        note(j, "diverged at token %d of %d", n, j->params.n_prompt);
+    } else {
         note(j, "nothing in common with a slot");
-    return best;
+    }
+}
+
+static int take_prefix(td_engine *e, td_slot *s, td_job *j) {
+    source from = best_source(e, s, j);
+    bool own = from.kv_slot == (uint32_t)s->id;
+    int n = from.n, common = from.common;
+    if (from.parked) {
+        e->counters.parked_hits++;
+        e->counters.parked_hit_tokens += (uint64_t)n;
+    }
+    /* Where most of what the slot holds would be lost, it is kept for the conversation it belongs to. */
+    const td_parked *kept = s->n_tokens > 2 * (own ? n : 0) ? td_park(e, s, from.parked) : NULL;
+    if (kept && own) {
+        own = false;
+        from.kv_slot = kept->kv_slot;
+        from.tokens = kept->tokens;
+    }
+    if (n == 0) {
+        td_slot_forget(e, s);
+    } else if (own) {
+        if (j->params.cache_reuse > 0 && n == common) n = reuse_chunks(e, s, j, n);
+        n = (int)td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)n);
+        s->n_tokens = n;
+    } else {
+        n = (int)td_kv_copy_prefix(e->kv, (uint32_t)s->id, from.kv_slot, (uint32_t)n);
+        memcpy(s->tokens, from.tokens, (size_t)n * sizeof *s->tokens);
+        s->n_tokens = n;
+        s->n_checkpointed = 0;
+    }
+    note_reuse(e, j, n, common);
+    return n;
 }
 
 /* ---- start and end ---- */

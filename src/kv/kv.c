@@ -538,6 +538,36 @@ uint32_t td_kv_copy_prefix(td_kv *kv, uint32_t to, uint32_t from, uint32_t n) {
     return source.n;
 }
 
+void td_kv_swap(td_kv *kv, uint32_t a, uint32_t b) {
+    kv_slot old = kv->slot[a];
+    kv->slot[a] = kv->slot[b];
+    kv->slot[b] = old;
+    for (int kind = 0; kind < KINDS; kind++) {
+        kv->seq[kind][a].page = kv->slot[a].table[kind].page;
+        kv->seq[kind][b].page = kv->slot[b].table[kind].page;
+    }
+    for (uint32_t i = 0; i < kv->opt.n_checkpoint; i++) {
+        kv_checkpoint *c = &kv->checkpoint[i];
+        if (c->used && (c->slot == a || c->slot == b)) c->slot = c->slot == a ? b : a;
+    }
+}
+
+static uint64_t page_bytes(const td_kv *kv, int kind) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < kv->n_layer; i++)
+        if (kv->layer[i].kind == kind) n += kv->layer[i].shape.page_bytes;
+    return n;
+}
+
+uint64_t td_kv_slot_bytes(const td_kv *kv, uint32_t slot) {
+    const kv_slot *s = &kv->slot[slot];
+    uint64_t n_pages[KINDS];
+    for (int kind = 0; kind < KINDS; kind++) n_pages[kind] = s->table[kind].end - s->table[kind].first;
+    for (uint32_t i = 0; i < kv->opt.n_checkpoint; i++)
+        if (kv->checkpoint[i].used && kv->checkpoint[i].slot == slot) n_pages[SLIDING] += kv->checkpoint[i].n_page;
+    return n_pages[FULL] * page_bytes(kv, FULL) + n_pages[SLIDING] * page_bytes(kv, SLIDING);
+}
+
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 
 bool td_kv_can_grow(const td_kv *kv, uint32_t slot, uint32_t n_total) {
@@ -561,18 +591,19 @@ td_status td_kv_admit(td_kv *kv, uint32_t slot, uint32_t n_total, td_error *err)
 }
 
 void td_kv_get_usage(const td_kv *kv, td_kv_usage *out) {
-    uint64_t page_bytes[KINDS] = {0};
+    uint64_t full = page_bytes(kv, FULL), sliding = page_bytes(kv, SLIDING);
     *out = (td_kv_usage){0};
-    for (uint32_t i = 0; i < kv->n_layer; i++) {
-        page_bytes[kv->layer[i].kind] += kv->layer[i].shape.page_bytes;
-        out->bytes_reserved += kv->layer[i].bytes;
-    }
+    for (uint32_t i = 0; i < kv->n_layer; i++) out->bytes_reserved += kv->layer[i].bytes;
     uint64_t used[KINDS];
     for (int kind = 0; kind < KINDS; kind++) used[kind] = kv->pool[kind].n_page - kv->pool[kind].n_free;
-    out->bytes_used = used[FULL] * page_bytes[FULL] + used[SLIDING] * page_bytes[SLIDING];
-    uint64_t growing = page_bytes[FULL] + (kv->windowed ? 0 : page_bytes[SLIDING]);
+    out->bytes_used = used[FULL] * full + used[SLIDING] * sliding;
+    uint64_t growing = full + (kv->windowed ? 0 : sliding);
     out->bytes_per_token = (growing + TD_ATTN_PAGE - 1) / TD_ATTN_PAGE;
-    out->bytes_window = kv->slot_pages * page_bytes[SLIDING];
+    out->bytes_window = kv->slot_pages * sliding;
+    for (uint32_t i = 0; i < kv->opt.n_checkpoint; i++) {
+        out->n_checkpoint += kv->checkpoint[i].used;
+        out->bytes_checkpoint += kv->checkpoint[i].n_page * sliding;
+    }
     out->pages_full = kv->pool[FULL].n_page;
     out->pages_full_free = kv->pool[FULL].n_free;
     out->pages_sliding = kv->pool[SLIDING].n_page;

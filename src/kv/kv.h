@@ -75,6 +75,11 @@ void td_kv_checkpoint(td_kv *kv, uint32_t slot);
 /* Empties `to`, then gives it the first n' <= n positions of `from`, the most from which it can go on; returns n'. */
 uint32_t td_kv_copy_prefix(td_kv *kv, uint32_t to, uint32_t from, uint32_t n);
 
+/* Exchanges what two slots hold, checkpoints and promises included; no page moves. */
+void td_kv_swap(td_kv *kv, uint32_t a, uint32_t b);
+/* Pages that the slot and its checkpoints refer to; those that others share count in full. */
+uint64_t td_kv_slot_bytes(const td_kv *kv, uint32_t slot);
+
 /* Removes positions [begin, end) and moves what follows down, turning keys to their new positions. ERR_UNSUPPORTED,
  * with nothing changed, when a sliding layer no longer holds the window that would be needed. */
 td_status td_kv_discard(td_kv *kv, uint32_t slot, uint32_t begin, uint32_t end, td_error *err);
@@ -94,6 +99,8 @@ typedef struct td_kv_usage {
     uint64_t bytes_per_token; /* growth per position: the full layers (all layers with sliding_full) */
     uint64_t bytes_window;    /* sliding layers, per slot */
     uint32_t pages_full, pages_full_free, pages_sliding, pages_sliding_free;
+    uint32_t n_checkpoint; /* in use */
+    uint64_t bytes_checkpoint;
 } td_kv_usage;
 void td_kv_get_usage(const td_kv *kv, td_kv_usage *out);
 

@@ -71,8 +71,9 @@ http_turn serve_props(server *s, http_exchange *x) {
                                   s->o->engine.spec.n_max, "draft_model", s->info.draft_path ? s->info.draft_path : "",
                                   "head", s->info.draft_head));
     json_object_set_new(o, "memory",
-                        json_pack("{s:I,s:I,s:I}", "weights", (json_int_t)s->info.weight_bytes, "cache_reserved",
-                                  (json_int_t)s->info.kv_bytes, "work", (json_int_t)s->info.work_bytes));
+                        json_pack("{s:I,s:I,s:I,s:I}", "weights", (json_int_t)s->info.weight_bytes, "cache_reserved",
+                                  (json_int_t)s->info.kv_bytes, "prompt_cache_limit", (json_int_t)s->info.park_bytes,
+                                  "work", (json_int_t)s->info.work_bytes));
     return answer_json(x, 200, o);
 }
 

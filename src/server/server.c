@@ -92,8 +92,9 @@ static void *load(void *arg) {
         s->state = SERVER_FAILED;
         return NULL;
     }
-    td_log(TD_LOG_INFO, "memory: weights %.1f MiB, cache %.1f MiB reserved, work %.1f MiB",
-           (double)i->weight_bytes / 1048576, (double)i->kv_bytes / 1048576, (double)i->work_bytes / 1048576);
+    td_log(TD_LOG_INFO, "memory: weights %.1f MiB, cache %.1f MiB reserved, prompt cache up to %.1f MiB, work %.1f MiB",
+           (double)i->weight_bytes / 1048576, (double)i->kv_bytes / 1048576, (double)i->park_bytes / 1048576,
+           (double)i->work_bytes / 1048576);
     td_log(TD_LOG_INFO, "model %s, %d slots of %d tokens, %d threads%s%s", s->model_id, i->n_slots, i->n_ctx,
            i->n_threads, i->draft_path ? ", assistant with head: " : "", i->draft_head);
     s->state = SERVER_READY;

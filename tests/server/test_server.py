@@ -11,6 +11,8 @@ import time
 
 from harness import BINARY, Server, check, parse_metrics, run, same
 
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "demo")
+DEMO, DEMO_DRAFT = (os.path.join(FOLDER, n) for n in ("tandem-demo.gguf", "tandem-demo-assistant.gguf"))
 PROMPT = "The quick brown fox"
 GREEDY = {"prompt": PROMPT, "temperature": 0, "n_predict": 48, "ignore_eos": True}
 CHAT = {"messages": [{"role": "user", "content": "Say something."}], "temperature": 0, "max_tokens": 32}
@@ -296,6 +298,53 @@ def test_cache(s):
     same(again["content"], first["content"])
     s.post("/slots/1?action=erase", {})
     same(s.post("/completion", {**long, "cache_prompt": False})["timings"]["cache_n"], 0)
+
+
+def cache_metrics(own, headers=None):
+    got = parse_metrics(own.call("GET", "/metrics", headers=headers)[2].decode())[0]
+    return {name: got["llamacpp:prompt_cache_" + name, ""] for name in ("entries", "bytes", "hits_total")}
+
+
+def test_prompt_cache(s):
+    """One slot, many conversations: the ones that lost it come back from memory, with the same text."""
+    own = Server(DEMO, "-md", DEMO_DRAFT, "-np", "1", "-c", "2048", "--metrics", "--cache-ram", "64", "--api-key", "a,b")
+    key = {"X-Api-Key": "a"}
+    names = ("cat", "dog", "boat", "tree", "king", "girl", "bird", "house", "ball", "moon", "river", "cake")
+    words = [" ".join("The %s saw the %s." % (n, names[(k * 5 + i) % 12]) for i in range(40)) + " Then the %s" % n
+             for k, n in enumerate(names)]
+    body = lambda k, tail="": {**GREEDY, "prompt": words[k] + tail, "n_predict": 24}
+    ask = lambda b, k=key: own.post("/completion", b, k)
+    try:
+        fresh = [ask({**body(k), "cache_prompt": False})["content"] for k in range(4)]
+        same(len(set(fresh)), 4)
+        for round_ in range(2):
+            for k in range(4):
+                a = ask(body(k))
+                same(a["content"], fresh[k], round_, k)
+                if round_ == 1:
+                    check(a["timings"]["cache_n"] >= a["tokens_evaluated"] - 2, k, a["timings"])
+        # Another tail, and one that leaves it in the middle (where its window may be gone): as without any cache.
+        for prompt, least in ((words[1] + fresh[1] + " and more", 50), (words[2][:len(words[2]) // 2] + " elsewhere", 0)):
+            got = ask({**body(0), "prompt": prompt})
+            check(got["timings"]["cache_n"] >= least, got["timings"])
+            same(ask({**body(0), "prompt": prompt, "cache_prompt": False, "speculative": False})["content"], got["content"])
+        m = cache_metrics(own, key)
+        check(m["hits_total"] >= 4 and m["entries"] >= 2 and 0 < m["bytes"] <= 64 << 20, m)
+        # Nobody goes on from what another key has said.
+        other = ask(body(3), {"X-Api-Key": "b"})
+        same((other["timings"]["cache_n"], other["content"]), (0, fresh[3]))
+    finally:
+        own.stop()
+    for limit, entries in (("0", lambda n: n == 0), ("4", lambda n: n < 11)):
+        own = Server(DEMO, "-np", "1", "-c", "1024", "-ctxcp", "0", "--metrics", "--cache-ram", limit)
+        try:
+            for k in range(12):
+                own.post("/completion", {**body(k), "n_predict": 1})
+                m = cache_metrics(own)
+                check(m["bytes"] <= int(limit) << 20 and entries(m["entries"]), limit, m)
+            check(limit == "0" or m["entries"] > 0, m)
+        finally:
+            own.stop()
 
 
 # ---- chat dialects
