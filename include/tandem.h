@@ -274,8 +274,7 @@ typedef bool (*td_score_fn)(void *user, int pos, const float *logits);
  * (td_engine_params.n_logit_rows of them in one step at most). Empties the slot. TD_ERR_CANCELLED when fn stopped. */
 TD_API td_status td_engine_score(td_engine *e, const uint32_t *tokens, int n, int first, td_score_fn fn, void *user,
                                  td_error *err);
-/* Tensor i of the importance matrix: sums over every row computed since the start, drafts not. False beyond the last,
- * or without td_engine_params.importance. Borrowed; no job may be running. */
+/* Tensor i of the importance matrix of all rows since the start; false beyond the last. Borrowed; no job may run. */
 TD_API bool td_engine_importance(const td_engine *e, int i, td_importance *out);
 /* The machine's own limits with the engine's threads: read bandwidth in bytes per second, 8-bit multiply-adds per
  * second with the widest instructions in use. */

@@ -123,24 +123,32 @@ static bool listed(const char *const *list, const char *name) {
     return false;
 }
 
-static td_status find_importance(work *w, item *it) {
+/* Two bits without minima of their own, as Q2_K_S spreads them everywhere, are of no use unguided. */
+static bool needs_importance(const work *w, const item *it) {
+    return w->o->ftype == td_ftype_by_name("q2_K_S") && it->to->id == TD_TYPE_Q2_K && it->to != it->t->type &&
+           !td_mix_is_embedding(it->t->name) && strcmp(it->t->name, "output.weight") != 0;
+}
+
+static bool wants_importance(const work *w, const item *it) {
     const td_quantize_options *o = w->o;
+    const char *name = it->t->name;
+    return o->imatrix && it->to->uses_imatrix && it->to != it->t->type && (!o->include || listed(o->include, name)) &&
+           (!o->exclude || !listed(o->exclude, name));
+}
+
+static td_status find_importance(work *w, item *it) {
     const td_gguf_tensor *t = it->t;
-    if (!o->imatrix || !it->to->uses_imatrix || it->to == t->type) return TD_OK;
-    if ((o->include && !listed(o->include, t->name)) || (o->exclude && listed(o->exclude, t->name))) return TD_OK;
-    td_imatrix_row row = td_imatrix_find(o->imatrix, t->name);
-    if (!row.values) {
-        w->report->n_without_importance++;
-        return TD_OK;
-    }
-    if (row.n == t->ne[0] * t->ne[2]) {
+    bool wanted = wants_importance(w, it);
+    td_imatrix_row row = wanted ? td_imatrix_find(w->o->imatrix, t->name) : (td_imatrix_row){0};
+    if (wanted && !row.values) w->report->n_without_importance++;
+    if (row.values && row.n == t->ne[0] * t->ne[2])
         it->imatrix = row.values;
-    } else if (!td_mix_is_embedding(t->name)) {
+    else if (row.values && !td_mix_is_embedding(t->name))
         return td_fail(w->err, TD_ERR_MISMATCH, TD_NO_OFFSET,
                        "the importance matrix has %llu values for %s, which needs %llu", (unsigned long long)row.n,
                        t->name, (unsigned long long)t->ne[0] * t->ne[2]);
-    }
-    return TD_OK;
+    if (it->imatrix || !needs_importance(w, it)) return TD_OK;
+    return td_fail(w->err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "%s: q2_K_S needs its importance: --imatrix FILE", t->name);
 }
 
 /* ---- the list ---- */

@@ -182,6 +182,12 @@ static void test_refusals(void **state) {
     assert_int_not_equal(access(out, F_OK), 0);
     assert_true(r.to_bytes > 0 && r.to_bytes < r.from_bytes);
 
+    o = (td_quantize_options){.ftype = td_ftype_by_name("q2_K_S")};
+    assert_int_equal(quantize(DATA "input.gguf", out, &o, NULL, &err), TD_ERR_ARGUMENT);
+    assert_non_null(strstr(err.text, "--imatrix"));
+    assert_int_not_equal(access(out, F_OK), 0);
+    td_error_clear(&err);
+
     td_quantize_rule bad = {"(", td_type_by_name("q8_0")};
     o = (td_quantize_options){.ftype = td_ftype_by_name("q8_0"), .rules = &bad, .n_rules = 1};
     assert_int_equal(quantize(in, out, &o, NULL, &err), TD_ERR_ARGUMENT);
