@@ -271,9 +271,11 @@ static const td_option serve_table[] = {
      AT(preset),
      .arg = "NAME",
      .def = "none",
-     .words = "none throughput lift balanced quality",
+     .words = "none throughput lift balanced quality e2b e4b 12b 26b-a4b 31b",
      .env = "PRESET",
-     .help = "Drafts per round of the reference's scripts: throughput 1, lift and balanced 2, quality 3"},
+     .help = "Values for a model size (e2b e4b 12b 26b-a4b 31b: drafts, slots, context) or only the drafts per round "
+             "of the "
+             "reference's scripts (throughput 1, lift and balanced 2, quality 3); flags that are given count more"},
     {.kind = TD_OPT_ACCEPT,
      .names = "--cache-idle-slots --no-cache-idle-slots --skip-chat-parsing --no-remote-media --no-jinja --jinja -kvu "
               "--kv-unified -no-kvu --no-kv-unified -cb --cont-batching",
@@ -285,6 +287,20 @@ static const td_option serve_table[] = {
      .help = "No effect: see the manual"},
     {.kind = TD_OPT_END},
 };
+
+/* What --preset stands for; 0: left as it is. Drafts: the most per round, below which the depth policy chooses. The
+ * larger models accept longer drafts, and their caches are dearer: fewer, shorter slots. */
+static const struct {
+    int n_max, n_slots, n_ctx;
+} presets[] = {{0, 0, 0},     {1, 0, 0},     {2, 0, 0},     {2, 0, 0},     {3, 0, 0},
+               {4, 4, 32768}, {4, 4, 32768}, {4, 4, 16384}, {6, 4, 32768}, {6, 2, 16384}};
+
+static void apply_preset(int preset, td_engine_flags *f) {
+    if (presets[preset].n_max > 0 && f->spec_n_max < 0 && f->block_size <= 0 && f->legacy_max <= 0)
+        f->spec_n_max = presets[preset].n_max;
+    if (presets[preset].n_slots > 0 && f->n_slots <= 0) f->n_slots = presets[preset].n_slots;
+    if (presets[preset].n_ctx > 0 && f->n_ctx == 0) f->n_ctx = presets[preset].n_ctx;
+}
 
 typedef struct keys {
     const char **at;
@@ -338,7 +354,6 @@ static void free_keys(keys *k) {
 }
 
 static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *sf, td_error *err) {
-    static const int preset_n_max[] = {-1, 1, 2, 2, 3};
     static const int formats[] = {TD_CHAT_REASONING_SEPARATE, TD_CHAT_REASONING_SEPARATE, TD_CHAT_REASONING_BOTH,
                                   TD_CHAT_REASONING_NONE};
     keys k = {0}, cors = {0};
@@ -378,8 +393,8 @@ static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *
                         .anthropic_thinking = o->anthropic_thinking == 1,
                         .no_prefill = !o->prefill,
                         .chat_profile = o->profile};
-    if (o->preset > 0 && f->spec_n_max < 0) f->spec_n_max = preset_n_max[o->preset];
-    if (f->n_slots < 0) f->n_slots = 4;
+    apply_preset(o->preset, f);
+    if (f->n_slots <= 0) f->n_slots = 4;
     td_status status = collect_keys(o, &k, err);
     for (int i = 0; i < o->cors.n && !status; i++)
         if (!add_list(&cors, o->cors.items[i])) status = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory");

@@ -146,6 +146,15 @@ static void note_reuse(td_engine *e, td_job *j, int n, int common) {
     }
 }
 
+/* The slot gets the first n positions of a source, or as many as it can go on from. */
+static int share(td_engine *e, td_slot *s, source from, int n) {
+    n = (int)td_kv_copy_prefix(e->kv, (uint32_t)s->id, from.kv_slot, (uint32_t)n);
+    memcpy(s->tokens, from.tokens, (size_t)n * sizeof *s->tokens);
+    s->n_tokens = n;
+    s->n_checkpointed = 0;
+    return n;
+}
+
 static int take_prefix(td_engine *e, td_slot *s, td_job *j) {
     source from = best_source(e, s, j);
     bool own = from.kv_slot == (uint32_t)s->id;
@@ -157,9 +166,10 @@ static int take_prefix(td_engine *e, td_slot *s, td_job *j) {
     /* Where most of what the slot holds would be lost, it is kept for the conversation it belongs to. */
     const td_parked *kept = s->n_tokens > 2 * (own ? n : 0) ? td_park(e, s, from.parked) : NULL;
     if (kept && own) {
-        own = false;
         from.kv_slot = kept->kv_slot;
         from.tokens = kept->tokens;
+        own = j->params.cache_reuse > 0 && n == common; /* chunks of it are to move: a copy of all of it is worked on */
+        if (own) share(e, s, from, kept->n_tokens);
     }
     if (n == 0) {
         td_slot_forget(e, s);
@@ -168,10 +178,7 @@ static int take_prefix(td_engine *e, td_slot *s, td_job *j) {
         n = (int)td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)n);
         s->n_tokens = n;
     } else {
-        n = (int)td_kv_copy_prefix(e->kv, (uint32_t)s->id, from.kv_slot, (uint32_t)n);
-        memcpy(s->tokens, from.tokens, (size_t)n * sizeof *s->tokens);
-        s->n_tokens = n;
-        s->n_checkpointed = 0;
+        n = share(e, s, from, n);
     }
     note_reuse(e, j, n, common);
     return n;

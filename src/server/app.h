@@ -144,7 +144,7 @@ typedef struct choice {
     msg_writer writer;
     char stop_word[256];
     bool truncated, has_new_line, began, noted;
-    int slot, n_cached, n_seen;
+    int slot, n_cached, n_seen, n_progress;
     size_t text_offset; /* of the next token's text, logprobs of /v1/completions */
 } choice;
 

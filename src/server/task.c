@@ -280,18 +280,24 @@ static http_turn fail_job(task *t, choice *c, const td_event *ev) {
     return fail(t, status, err->text);
 }
 
+/* Once more when the first tokens come: what was read last may have been short of the prompt's end. */
+static void show_progress(task *t, choice *c, const td_event *ev) {
+    bool due = ev->kind == TD_EVENT_PROGRESS || (ev->kind == TD_EVENT_TOKENS && c->n_progress < ev->prompt_total);
+    if (!due || !t->f.return_progress || !t->streaming) return;
+    c->n_progress = ev->prompt_done;
+    if (task_is_chat(t))
+        chat_progress(t, c, ev);
+    else
+        completion_progress(t, c, ev);
+}
+
 static void read_event(task *t, choice *c, const td_event *ev) {
     c->slot = ev->slot;
     c->n_cached = ev->prompt_cached;
     if (ev->slot >= 0) t->started = true;
     if (ev->slot >= 0 && !c->noted) slot_note_start(t, c);
     if (t->f.stream) begin_stream(t);
-    if (ev->kind == TD_EVENT_PROGRESS && t->f.return_progress && t->streaming) {
-        if (task_is_chat(t))
-            chat_progress(t, c, ev);
-        else
-            completion_progress(t, c, ev);
-    }
+    show_progress(t, c, ev);
     if (ev->kind == TD_EVENT_TOKENS) {
         c->timings = ev->timings;
         (void)keep_tokens(c, ev);
