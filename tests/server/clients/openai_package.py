@@ -6,7 +6,7 @@ import json
 import openai
 import pydantic
 
-from common import key, n_busy, raises, run, url, wait_busy, wait_idle
+from common import key, raises, run, url, wait_busy, wait_idle
 
 client = openai.OpenAI(base_url=url + "/v1", api_key=key, max_retries=0, timeout=120)
 chat = client.chat.completions
@@ -208,7 +208,7 @@ def test_abort():
     """Closing a stream, or leaving its block, frees the slot."""
     s = chat.create(**ENDLESS)
     next(iter(s))
-    assert n_busy() == 1
+    wait_busy(1)
     s.close()
     wait_idle()
     with chat.create(**ENDLESS) as s:
