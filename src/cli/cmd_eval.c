@@ -5,6 +5,7 @@
 #include "engine_options.h"
 #include "eval_base.h"
 #include "eval_imatrix.h"
+#include "eval_lookup.h"
 #include "eval_stats.h"
 
 #include "../base/checked.h"
@@ -19,9 +20,9 @@
 
 typedef struct eval_options {
     const char *file, *base, *imatrix;
-    int64_t chunks;
+    int64_t chunks, probes;
     int imatrix_format;
-    bool kld, json, special;
+    bool kld, json, special, lookup;
 } eval_options;
 
 #define AT(field) .offset = offsetof(eval_options, field)
@@ -62,6 +63,18 @@ static const td_option eval_table[] = {
      .words = "auto gguf dat",
      .def = "auto",
      .help = "Form of the importance matrix; auto: by the ending of FILE"},
+    {.kind = TD_OPT_SWITCH,
+     .names = "--lookup",
+     AT(lookup),
+     .help = "Ask for facts of a long text instead, by their distance, up to the context (-c)"},
+    {.kind = TD_OPT_INT,
+     .names = "--probes",
+     AT(probes),
+     .arg = "N",
+     .def = "20",
+     .min = 1,
+     .max = 100000,
+     .help = "Questions at each distance"},
     {.kind = TD_OPT_SWITCH,
      .names = "--json",
      AT(json),
@@ -235,7 +248,7 @@ int td_cmd_eval(int argc, char **argv) {
     td_engine_flags_init(&f);
     const td_option_set sets[] = {{eval_table, &o}, {td_engine_options, &f}, {NULL, NULL}};
     const td_option_usage usage = {"eval", "-m MODEL.gguf -f TEXT [options]",
-                                   "Perplexity of a text, KL divergence from a reference run, importance matrix.", 0,
+                                   "Perplexity of a text, KL divergence, importance matrix, look-up by distance.", 0,
                                    0};
     int n = 0;
     td_options_outcome outcome = td_options_parse(&usage, sets, argc, argv, &n);
@@ -244,9 +257,9 @@ int td_cmd_eval(int argc, char **argv) {
     eval_base base = {0};
     eval v = {.o = &o, .err = &err};
     td_status status = TD_OK;
-    if (!f.model || (!o.file && !o.kld) || (o.kld && !o.base))
+    if (!f.model || (!o.file && !o.kld && !o.lookup) || (o.kld && !o.base))
         status = td_fail(&err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
-                         "needs -m MODEL and -f TEXT, or --kl-divergence with --kl-divergence-base FILE");
+                         "needs -m MODEL and -f TEXT, or --kl-divergence with --kl-divergence-base FILE, or --lookup");
     if (!status && o.kld) status = eval_base_open(&base, o.base, &err);
     if (!status) {
         if (o.kld) f.n_ctx = base.n_ctx;
@@ -261,7 +274,7 @@ int td_cmd_eval(int argc, char **argv) {
             v.n_vocab = info.n_vocab;
             v.first = v.n_ctx / 2;
             v.base = o.kld ? &base : NULL;
-            status = evaluate(&v, &err);
+            status = o.lookup ? eval_lookup(v.e, v.n_ctx, (int)o.probes, o.json, &err) : evaluate(&v, &err);
             td_engine_close(v.e);
         } else {
             status = TD_ERR_IO;

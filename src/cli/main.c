@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "options.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -91,6 +92,7 @@ int main(int argc, char **argv) {
     const char *program = argc > 0 && argv[0] != NULL ? argv[0] : "tandem";
     const char *slash = strrchr(program, '/');
     if (slash != NULL) program = slash + 1;
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error with a message, and leaves nothing behind */
     for (size_t i = 0; i < sizeof links / sizeof links[0]; i++)
         if (strcmp(program, links[i].link) == 0) return run_named(links[i].command, argc, argv);
     if (argc < 2) {

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 typedef struct job { /* one tensor on its way */
     const td_hf_tensor *t;
@@ -207,19 +206,6 @@ static const char *base_name(const char *path, char *out, size_t n) {
     return out;
 }
 
-static td_status check_room(const td_gguf_writer *w, const char *out, td_error *err) {
-    char dir[4096];
-    snprintf(dir, sizeof dir, "%s", out);
-    char *slash = strrchr(dir, '/');
-    if (slash) slash[slash == dir ? 1 : 0] = 0;
-    struct statvfs v;
-    if (statvfs(slash ? dir : ".", &v) != 0) return TD_OK; /* opening the file has succeeded: let writing tell */
-    uint64_t room = (uint64_t)v.f_bavail * v.f_frsize, need = td_gguf_writer_data_bytes(w);
-    if (need <= room) return TD_OK;
-    return td_fail(err, TD_ERR_IO, TD_NO_OFFSET, "%s needs %.1f GB, the disk has %.1f GB left", out, (double)need / 1e9,
-                   (double)room / 1e9);
-}
-
 static td_status write_all(conversion *c, td_gguf_writer *w, const char *arch, const char *out, td_error *err) {
     char name[256], label[256];
     td_status status =
@@ -230,7 +216,7 @@ static td_status write_all(conversion *c, td_gguf_writer *w, const char *arch, c
         const td_hf_tensor *t = &c->plan.tensors[i];
         status = td_gguf_put_tensor(w, t->name, target_type(c, t)->id, t->n_dims, t->ne, err);
     }
-    if (status == TD_OK) status = check_room(w, out, err);
+    if (status == TD_OK) status = td_rows_check_room(out, td_gguf_writer_data_bytes(w), err);
     td_rows rows = {.pool = c->o->pool,
                     .writer = w,
                     .progress = c->o->progress,

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 typedef struct item {
     const td_gguf_tensor *t;
@@ -324,19 +323,6 @@ static td_status put_split_keys(const work *w, td_gguf_writer *out, int i, int n
 
 /* ---- files ---- */
 
-static td_status check_room(const work *w, const char *out) {
-    char dir[4096];
-    snprintf(dir, sizeof dir, "%s", out);
-    char *slash = strrchr(dir, '/');
-    if (slash) slash[slash == dir ? 1 : 0] = 0;
-    struct statvfs v;
-    if (statvfs(slash ? dir : ".", &v) != 0) return TD_OK;
-    uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
-    if (w->report->to_bytes <= room) return TD_OK;
-    return td_fail(w->err, TD_ERR_IO, TD_NO_OFFSET, "%s needs %.1f GB, the disk has %.1f GB left", out,
-                   (double)w->report->to_bytes / 1e9, (double)room / 1e9);
-}
-
 static td_status part_name(char *path, size_t n, const char *out, int i, int n_parts, td_error *err) {
     size_t len = strlen(out), base = len > 5 && strcmp(out + len - 5, ".gguf") == 0 ? len - 5 : len;
     int k = n_parts == 1 ? snprintf(path, n, "%s", out)
@@ -379,7 +365,7 @@ static td_status write_files(work *w, const char *out) {
     td_gguf_writer **writers = td_calloc((size_t)n, sizeof(td_gguf_writer *));
     if (!writers) return td_fail(w->err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for %d parts", n);
     uint64_t done = 0;
-    td_status status = check_room(w, out);
+    td_status status = td_rows_check_room(out, w->report->to_bytes, w->err);
     for (int i = 0; i < n && status == TD_OK; i++) status = write_part(w, out, i, n, &writers[i], &done);
     for (int i = n - 1; i >= 0; i--) { /* the first part last: it is what a loader opens */
         if (status == TD_OK) {

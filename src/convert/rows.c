@@ -4,7 +4,10 @@
 #include "../base/checked.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
 
 enum { CHUNK = 8 << 20, PIECE = 1 << 16 };
 
@@ -87,4 +90,17 @@ void td_rows_free(td_rows *s) {
         s->buffer[i] = NULL;
     }
     s->capacity = 0;
+}
+
+td_status td_rows_check_room(const char *out, uint64_t n_bytes, td_error *err) {
+    char dir[4096];
+    snprintf(dir, sizeof dir, "%s", out);
+    char *slash = strrchr(dir, '/');
+    if (slash) slash[slash == dir ? 1 : 0] = 0;
+    struct statvfs v;
+    if (statvfs(slash ? dir : ".", &v) != 0) return TD_OK; /* let writing tell */
+    uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
+    if (n_bytes <= room) return TD_OK;
+    return td_fail(err, TD_ERR_IO, TD_NO_OFFSET, "%s needs %.1f MB, the disk has %.1f MB left", out,
+                   (double)n_bytes / 1e6, (double)room / 1e6);
 }

@@ -30,4 +30,7 @@ td_status td_rows_write(td_rows *s, uint64_t n_rows, size_t row_bytes, td_rows_f
                         void (*after)(void *arg, uint64_t r1), td_error *err);
 void td_rows_free(td_rows *s);
 
+/* TD_ERR_IO when the disk of `out` lacks room for n_bytes: before an hour's work, not after it. */
+td_status td_rows_check_room(const char *out, uint64_t n_bytes, td_error *err);
+
 #endif

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -197,6 +198,20 @@ static void test_refusals(void **state) {
     unlink(q);
 }
 
+/* The file may grow to 20,000 bytes only, as on a full disk: an error, and nothing is left, not even a part. */
+static void test_full_disk(void **state) {
+    (void)state;
+    char dir[512], command[4096];
+    const char *binary = getenv("TD_BINARY");
+    snprintf(dir, sizeof dir, "%s", temporary("full"));
+    assert_int_equal(mkdir(dir, 0700), 0);
+    snprintf(command, sizeof command,
+             "ulimit -f 20; %s quantize -q %sinput.gguf %s/out.gguf q8_0 2>%s/message; test $? = 1 && "
+             "grep -q 'out.gguf' %s/message && rm %s/message && rmdir %s",
+             binary ? binary : "build-dev/tandem", DATA, dir, dir, dir, dir, dir);
+    assert_int_equal(system(command), 0); /* the folder is empty */
+}
+
 /* ---- importance matrices ---- */
 
 static void test_imatrix_gguf(void **state) {
@@ -308,6 +323,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_files_equal_llama_quantize),
                                        cmocka_unit_test(test_assistant),
                                        cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_full_disk),
                                        cmocka_unit_test(test_imatrix_gguf),
                                        cmocka_unit_test(test_imatrix_broken),
                                        cmocka_unit_test(test_keep_split)};
