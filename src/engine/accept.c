@@ -78,6 +78,17 @@ static uint32_t forced_token(const td_job *j) {
     return possible ? token : TD_TOKEN_NONE;
 }
 
+/* Candidates that the chain has cut are impossible: they fill the list in the order of the logits, in `likely`. */
+static void fill_up(td_prob *probs, const td_prob *likely, int n) {
+    int have = 1;
+    while (have <= n && probs[have].token != TD_TOKEN_NONE) have++;
+    for (int i = 1; i <= n && have <= n; i++) {
+        bool there = false;
+        for (int k = 1; k < have && !there; k++) there = probs[k].token == likely[i].token;
+        if (!there) probs[have++] = (td_prob){likely[i].token, -INFINITY};
+    }
+}
+
 /* After the chain a forced token is certain. */
 static void certain(uint32_t token, td_prob *probs, int n) {
     probs[0] = (td_prob){token, 0.0f};
@@ -100,6 +111,8 @@ static uint32_t draw(td_engine *e, td_slot *s, int row, uint32_t forced, td_prob
         raw = e->raw_row;
         memcpy(raw, logits, (size_t)e->info.n_vocab * sizeof *raw);
     }
+    td_prob *likely = e->probs ? e->probs + (size_t)(TD_MAX_DRAFT + 1) * (size_t)(n_probs + 1) : NULL;
+    if (n_probs > 0 && post) best(logits, e->info.n_vocab, 0, likely + 1, n_probs);
     constraint c = {.e = e, .j = j};
     td_sampler_constraint use = {allowed, mask, &c};
     uint32_t token =
@@ -115,6 +128,7 @@ static uint32_t draw(td_engine *e, td_slot *s, int row, uint32_t forced, td_prob
             certain(token, probs, n_probs);
         else
             td_sampler_last_probs(&e->scratch, token, probs, n_probs);
+        fill_up(probs, likely, n_probs);
     }
     return token;
 }
@@ -243,6 +257,8 @@ static void keep(td_engine *e, td_slot *s, const emission *m) {
 static td_finish limits(td_engine *e, const td_slot *s) {
     const td_job *j = s->job;
     if (s->n_tokens + 1 >= e->info.n_ctx && !e->params.context_shift) return TD_FINISH_CONTEXT;
+    /* With shifting contexts nothing else would end an answer without a limit. */
+    if (j->params.n_predict < 0 && s->n_decoded >= e->info.n_ctx_train) return TD_FINISH_CONTEXT;
     bool timed = j->params.max_ms > 0 && (j->now.has_new_line || !j->params.max_ms_at_line);
     if (timed && td_clock_ns() - s->t_first_ns > j->params.max_ms * 1000000) return TD_FINISH_TIME;
     return TD_FINISH_NONE;

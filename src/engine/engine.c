@@ -332,7 +332,7 @@ void td_engine_close(td_engine *e) {
 bool td_engine_reserve_probs(td_engine *e, int n_probs) {
     if (!e->raw_row && !(e->raw_row = td_calloc((size_t)e->info.n_vocab, sizeof *e->raw_row))) return false;
     if (n_probs <= e->cap_probs) return true;
-    td_prob *p = td_reallocarray(e->probs, (size_t)(TD_MAX_DRAFT + 1) * (size_t)(n_probs + 1), sizeof *p);
+    td_prob *p = td_reallocarray(e->probs, (size_t)(TD_MAX_DRAFT + 2) * (size_t)(n_probs + 1), sizeof *p);
     if (!p) return false;
     e->probs = p;
     e->cap_probs = n_probs;

@@ -56,7 +56,6 @@ struct td_job {
         td_prob *probs;
         int n_tokens, cap_tokens;
         td_buf text;
-        bool progress;
     } in, out;           /* in: being filled; out: what the last event points to */
     struct td_job_live { /* `now` is the engine thread's; `seen` its copy under the lock */
         int prompt_cached, prompt_done, slot;
@@ -64,6 +63,8 @@ struct td_job {
         char cache_note[160];
         td_timings timings;
     } now, seen;
+    int *marks; /* [cap_marks] prompt positions reached and not yet reported: from at_mark to n_marks */
+    int n_marks, at_mark, cap_marks;
     bool done, done_read;
     td_finish finish;
     td_error error;
@@ -182,7 +183,7 @@ struct td_engine {
     td_spec_prob *q;     /* [n_slots][TD_MAX_DRAFT][TD_Q_CANDS], likewise */
     td_spec_prob *p_row; /* [n_vocab], likewise */
     float *raw_row;      /* [n_vocab] a row before the sampler changed it */
-    td_prob *probs;      /* [TD_MAX_DRAFT + 1][n + 1] of the round in hand */
+    td_prob *probs;      /* [TD_MAX_DRAFT + 2][n + 1] of the round in hand; the last row is scratch */
     int cap_probs;
     td_policy policy;
     td_trace *trace;

@@ -75,7 +75,8 @@ void td_job_notify(td_job *j) {
 void td_job_progress(td_job *j) {
     pthread_mutex_lock(&j->lock);
     j->seen = j->now;
-    j->in.progress = true;
+    if (j->n_marks < j->cap_marks) j->n_marks++;
+    j->marks[j->n_marks - 1] = j->now.prompt_done; /* of too many the last one stays */
     notify(j);
     pthread_mutex_unlock(&j->lock);
 }
@@ -106,6 +107,7 @@ void td_job_params_init(const td_engine *e, td_job_params *p) {
 
 static void free_parts(td_job *j) {
     free(j->prompt);
+    free(j->marks);
     free(j->cache_key);
     td_grammar_state_destroy(j->grammar);
     td_sampler_destroy(j->sampler);
@@ -182,6 +184,8 @@ static td_status fill(td_job *j, td_error *err) {
     if (!j->prompt) goto no_memory;
     memcpy(j->prompt, p->prompt, (size_t)p->n_prompt * sizeof *j->prompt);
     p->prompt = j->prompt;
+    j->cap_marks = p->n_prompt / 16 + 4; /* steps of 16 positions, the least beside others that generate */
+    if (!(j->marks = td_calloc((size_t)j->cap_marks, sizeof *j->marks))) goto no_memory;
     if (p->cache_key) {
         if (!(j->cache_key = strdup(p->cache_key))) goto no_memory;
         p->cache_key = j->cache_key;
@@ -266,31 +270,33 @@ static struct timespec deadline(int timeout_ms) {
 }
 
 static bool has_mail(const td_job *j) {
-    return j->in.n_tokens > 0 || j->in.text.n_bytes > 0 || j->in.progress || j->done;
+    return j->in.n_tokens > 0 || j->in.text.n_bytes > 0 || j->at_mark < j->n_marks || j->done;
 }
 
-/* Takes what waits: tokens and text first, progress next, the end last. */
+/* Takes what waits: each step of the prompt by itself, then tokens and text, the end last. */
 static void take(td_job *j, td_event *ev) {
-    struct td_mail t = j->out;
-    j->out = j->in;
-    j->in = t;
-    j->in.n_tokens = 0;
-    j->in.progress = false;
-    td_buf_clear(&j->in.text);
+    bool progress = j->at_mark < j->n_marks;
+    if (!progress) {
+        struct td_mail t = j->out;
+        j->out = j->in;
+        j->in = t;
+        j->in.n_tokens = 0;
+        td_buf_clear(&j->in.text);
+    }
     *ev = (td_event){
-        .kind = j->out.n_tokens > 0 || j->out.text.n_bytes > 0 ? TD_EVENT_TOKENS
-                : j->out.progress                              ? TD_EVENT_PROGRESS
-                                                               : TD_EVENT_DONE,
+        .kind = progress                                         ? TD_EVENT_PROGRESS
+                : j->out.n_tokens > 0 || j->out.text.n_bytes > 0 ? TD_EVENT_TOKENS
+                                                                 : TD_EVENT_DONE,
         .prompt_total = j->params.n_prompt,
         .prompt_cached = j->seen.prompt_cached,
-        .prompt_done = j->seen.prompt_done,
-        .tokens = j->out.tokens,
+        .prompt_done = progress ? j->marks[j->at_mark++] : j->seen.prompt_done,
+        .tokens = progress ? NULL : j->out.tokens,
         .drafted = j->out.drafted,
         .probs = j->params.n_probs > 0 ? j->out.probs : NULL,
-        .n_tokens = j->out.n_tokens,
+        .n_tokens = progress ? 0 : j->out.n_tokens,
         .n_probs = j->params.n_probs,
         .text = j->out.text.data ? j->out.text.data : "",
-        .n_text = j->out.text.n_bytes,
+        .n_text = progress ? 0 : j->out.text.n_bytes,
         .slot = j->seen.slot,
         .truncated = j->seen.truncated,
         .has_new_line = j->seen.has_new_line,

@@ -72,12 +72,9 @@ static void after_prompt(td_engine *e, td_slot *s, int64_t step_ns) {
     t->prompt_ms = (double)(td_clock_ns() - s->t_start_ns) * 1e-6;
     e->counters.prompt_tokens += (uint64_t)s->n_rows;
     td_slot_checkpoint(e, s);
-    if (s->n_tokens < j->params.n_prompt) {
-        td_job_progress(j);
-        return;
-    }
+    td_job_progress(j);
+    if (s->n_tokens < j->params.n_prompt) return;
     if (j->params.n_predict == 0) {
-        td_job_progress(j);
         td_slot_release(e, s, TD_FINISH_LENGTH, NULL);
         return;
     }

@@ -78,6 +78,9 @@ typedef struct server {
 
 /* ---- answers (respond.c) ---- */
 
+/* system_fingerprint and build_info, in the shape of the reference: b, a number, a name. */
+#define FINGERPRINT "b" TD_VERSION "-tandem"
+
 /* Seven digits are what a float holds: 0.95 stays 0.95. */
 #define JSON_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(7))
 #define JSON_TYPE  "application/json; charset=utf-8"
@@ -144,7 +147,7 @@ typedef struct choice {
     msg_writer writer;
     char stop_word[256];
     bool truncated, has_new_line, began, noted;
-    int slot, n_cached, n_seen, n_progress;
+    int slot, n_cached, n_seen;
     size_t text_offset; /* of the next token's text, logprobs of /v1/completions */
 } choice;
 

@@ -64,7 +64,7 @@ http_turn serve_props(server *s, http_exchange *x) {
     json_object_set_new(o, "chat_profile", json_string(td_chat_profile_name(s->profile)));
     json_object_set_new(o, "bos_token", token_text(s, td_vocab_bos(s->vocab)));
     json_object_set_new(o, "eos_token", token_text(s, td_vocab_eos(s->vocab)));
-    json_object_set_new(o, "build_info", json_string("tandem-" TD_VERSION));
+    json_object_set_new(o, "build_info", json_string(FINGERPRINT));
     json_object_set_new(o, "is_sleeping", json_false());
     json_object_set_new(o, "speculative",
                         json_pack("{s:s,s:i,s:s,s:s}", "type", s->info.draft_path ? "draft-mtp" : "none", "n_max",

@@ -74,6 +74,8 @@ static http_turn options(const server *s, http_exchange *x) {
     const char *asked = http_header(x, "Access-Control-Request-Headers");
     bool any = !headers || strcmp(headers, "*") == 0;
     http_add_header(x, "Access-Control-Allow-Headers", !any ? headers : asked && strlen(asked) < 1000 ? asked : "*");
+    if (!http_header(x, "Origin") && !s->o->cors_no_credentials)
+        http_add_header(x, "Access-Control-Allow-Credentials", "true");
     return answer_text(x, 200, "text/plain", "", 0);
 }
 

@@ -280,11 +280,8 @@ static http_turn fail_job(task *t, choice *c, const td_event *ev) {
     return fail(t, status, err->text);
 }
 
-/* Once more when the first tokens come: what was read last may have been short of the prompt's end. */
 static void show_progress(task *t, choice *c, const td_event *ev) {
-    bool due = ev->kind == TD_EVENT_PROGRESS || (ev->kind == TD_EVENT_TOKENS && c->n_progress < ev->prompt_total);
-    if (!due || !t->f.return_progress || !t->streaming) return;
-    c->n_progress = ev->prompt_done;
+    if (ev->kind != TD_EVENT_PROGRESS || !t->f.return_progress || !t->streaming) return;
     if (task_is_chat(t))
         chat_progress(t, c, ev);
     else

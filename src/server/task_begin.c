@@ -143,7 +143,7 @@ static bool open_body(task *t, http_turn *turn) {
     }
     fields_init(t->s, &t->f);
     t->head.model = t->model;
-    t->head.fingerprint = "tandem-" TD_VERSION;
+    t->head.fingerprint = FINGERPRINT;
     t->head.created = (int64_t)time(NULL);
     return true;
 }

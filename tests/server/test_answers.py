@@ -270,7 +270,8 @@ def test_progress(_):
         p = [e["prompt_progress"] for _, e in events if e != "[DONE]" and "prompt_progress" in e]
         check(len(p) > 0, path, "no progress")
         same((p[-1]["processed"], p[-1]["cache"]), (p[-1]["total"], 0))
-        check(all(a["processed"] <= b["processed"] for a, b in zip(p, p[1:])) and "time_ms" in p[0], p)
+        check(all(a["processed"] < b["processed"] for a, b in zip(p, p[1:])) and "time_ms" in p[0], p)
+        same((p[0]["processed"], len(p)), (p[0]["cache"], 1 + -(-p[0]["total"] // 512)))
 
 
 def test_time_limit(_):
