@@ -137,7 +137,10 @@ typedef struct td_job_params {
     const char *const *stop; /* stop strings; text is held back while it may begin one */
     int n_stop;
     td_grammar *grammar; /* NULL: free text; taken over by the job */
-    int n_probs;         /* candidates reported per token, 0 none */
+    uint32_t
+        grammar_trigger;  /* the grammar's first token: text is free until it comes; TD_TOKEN_NONE: from the start */
+    bool grammar_repeats; /* with a trigger: behind a whole sentence of the grammar text is free again */
+    int n_probs;          /* candidates reported per token, 0 none */
     bool post_sampling_probs;
     bool special_text;            /* control tokens appear in the text */
     int64_t max_ms;               /* 0: no limit */

@@ -18,7 +18,7 @@ typedef struct serve_options {
     td_option_list keys, cors;
     bool reuse_port, allow_open, metrics, props, slots, page, strict_model, share, cors_credentials, cache_prompt;
     bool preserve, prefill;
-    int reasoning, reasoning_format, anthropic_thinking, preset;
+    int reasoning, reasoning_format, anthropic_thinking, tool_grammar, preset;
 } serve_options;
 
 #define AT(field) .offset = offsetof(serve_options, field)
@@ -249,6 +249,13 @@ static const td_option serve_table[] = {
      .def = "off",
      .words = "off default",
      .help = "Thinking in /v1/messages where a request does not say; default: as --reasoning"},
+    {.kind = TD_OPT_CHOICE,
+     .names = "--tool-grammar",
+     AT(tool_grammar),
+     .arg = "NAME",
+     .def = "schema",
+     .words = "schema syntax off",
+     .help = "Arguments of tool calls follow their schemas, only the syntax, or nothing; required calls always do"},
     {.kind = TD_OPT_SWITCH,
      .names = "--prefill-assistant",
      AT(prefill),
@@ -390,6 +397,7 @@ static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *
                         .reasoning_message = o->budget_message,
                         .reasoning_format = formats[o->reasoning_format],
                         .reasoning_preserve = o->preserve,
+                        .tool_grammar = (server_tools)o->tool_grammar,
                         .anthropic_thinking = o->anthropic_thinking == 1,
                         .no_prefill = !o->prefill,
                         .chat_profile = o->profile};

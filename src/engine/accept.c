@@ -36,6 +36,7 @@ static bool allowed(void *user, uint32_t token) {
 
 static const uint64_t *mask(void *user) {
     constraint *c = user;
+    c->e->counters.resampled++;
     size_t n_words = ((size_t)c->e->info.n_vocab + 63) / 64;
     if (td_grammar_mask(c->j->grammar, c->e->mask, &c->error)) memset(c->e->mask, 0, n_words * sizeof *c->e->mask);
     return c->e->mask;
@@ -133,6 +134,18 @@ static uint32_t draw(td_engine *e, td_slot *s, int row, uint32_t forced, td_prob
     return token;
 }
 
+/* The grammar goes on over a token that is no end. One with a trigger begins with that token, and the round ends there:
+ * the rows behind it were computed for free text. False: m->error is set, or *stop. */
+static bool follow_grammar(td_job *j, uint32_t token, emission *m, bool *stop) {
+    bool begins = j->pristine && !j->grammar && token == j->params.grammar_trigger;
+    if (begins && td_grammar_state_copy(j->sentence, j->pristine, &m->error)) return false;
+    if (begins) j->grammar = j->sentence;
+    *stop = begins;
+    if (j->grammar && td_grammar_accept(j->grammar, token, &m->error)) return false;
+    if (j->pristine && j->grammar && j->params.grammar_repeats && td_grammar_complete(j->grammar)) j->grammar = NULL;
+    return true;
+}
+
 /* The token is final: history, grammar, text. False when the round ends here. */
 static bool emit(td_engine *e, td_slot *s, emission *m, uint32_t token, bool forced, bool drafted) {
     td_job *j = s->job;
@@ -145,7 +158,8 @@ static bool emit(td_engine *e, td_slot *s, emission *m, uint32_t token, bool for
     s->n_decoded++;
     td_sampler_accept(j->sampler, token);
     bool end = td_vocab_is_end(e->vocab, token);
-    if (j->grammar && !end && td_grammar_accept(j->grammar, token, &m->error)) {
+    bool begins = false;
+    if (!end && !follow_grammar(j, token, m, &begins)) {
         m->finish = TD_FINISH_ERROR;
         return false;
     }
@@ -161,7 +175,7 @@ static bool emit(td_engine *e, td_slot *s, emission *m, uint32_t token, bool for
     }
     if (m->finish == TD_FINISH_NONE && j->params.n_predict >= 0 && s->n_decoded >= j->params.n_predict)
         m->finish = TD_FINISH_LENGTH;
-    return m->finish == TD_FINISH_NONE;
+    return m->finish == TD_FINISH_NONE && !begins;
 }
 
 /* Rejection: the draft against the target's distribution; true when it stands, else *token is the replacement. */

@@ -37,7 +37,8 @@ struct td_job {
     int id;
     td_job_params params; /* arrays below are owned copies */
     uint32_t *prompt;
-    td_grammar_state *grammar;
+    td_grammar_state *grammar;             /* what holds now; NULL: text is free */
+    td_grammar_state *sentence, *pristine; /* with a trigger: the one in use, and its beginning; else `sentence` only */
     td_sampler *sampler;
     td_stream stream;
     td_reasoning reasoning;

@@ -98,6 +98,7 @@ void td_job_params_init(const td_engine *e, td_job_params *p) {
         .n_predict = -1,
         .slot = -1,
         .cache_prompt = true,
+        .grammar_trigger = TD_TOKEN_NONE,
         .reasoning = {.budget = -1, .begin = TD_TOKEN_NONE, .end = TD_TOKEN_NONE, .call = TD_TOKEN_NONE}};
     td_sampling_init(&p->sampling);
     if (!e) return;
@@ -109,7 +110,8 @@ static void free_parts(td_job *j) {
     free(j->prompt);
     free(j->marks);
     free(j->cache_key);
-    td_grammar_state_destroy(j->grammar);
+    td_grammar_state_destroy(j->sentence);
+    td_grammar_state_destroy(j->pristine);
     td_sampler_destroy(j->sampler);
     td_stream_free(&j->stream);
     td_reasoning_free(&j->reasoning);
@@ -201,7 +203,10 @@ static td_status fill(td_job *j, td_error *err) {
     td_status status = td_sampler_create(&j->sampler, &p->sampling, &env, err);
     if (!status) status = td_stream_init(&j->stream, e->vocab, p->stop, p->n_stop, p->special_text, err);
     if (!status) status = td_reasoning_init(&j->reasoning, &p->reasoning, err);
-    if (!status && p->grammar) status = td_grammar_state_create(&j->grammar, p->grammar, err);
+    if (!status && p->grammar) status = td_grammar_state_create(&j->sentence, p->grammar, err);
+    if (!status && p->grammar && p->grammar_trigger != TD_TOKEN_NONE)
+        status = td_grammar_state_create(&j->pristine, p->grammar, err);
+    if (!j->pristine) j->grammar = j->sentence;
     p->sampling.biases = NULL; /* the sampler has its own copies */
     p->sampling.dry_breakers = NULL;
     p->stop = NULL;

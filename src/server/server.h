@@ -4,6 +4,9 @@
 
 #include "../../include/tandem.h"
 
+/* What holds the arguments of calls that a model may, but need not make. */
+typedef enum server_tools { SERVER_TOOLS_SCHEMA, SERVER_TOOLS_SYNTAX, SERVER_TOOLS_FREE } server_tools;
+
 typedef struct server_options {
     const char *host;
     int port;
@@ -23,6 +26,7 @@ typedef struct server_options {
     int64_t reasoning_budget;
     const char *reasoning_message;
     int reasoning_format; /* td_chat_reasoning_format */
+    server_tools tool_grammar;
     bool reasoning_preserve, anthropic_thinking, no_prefill;
     const char *chat_profile;
     td_sampling sampling; /* defaults of requests */

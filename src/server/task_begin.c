@@ -3,6 +3,7 @@
 
 #include "../base/checked.h"
 #include "../base/clock.h"
+#include "../base/log.h"
 #include "../base/status.h"
 #include "../text/grammar.h"
 
@@ -272,27 +273,60 @@ static td_slice json_text(const td_json *v, td_arena *a) {
     return text;
 }
 
-/* Tools that must be called, or an answer in JSON: a grammar over the answer, thoughts aside. */
-static td_status chat_grammar(task *t, td_error *err) {
+/* The answer of response_format. */
+static td_status json_grammar(task *t, td_thought thought, td_error *err) {
+    static const char any[] = "{\"type\":\"object\"}";
     const msg_request *r = &t->msg;
-    const td_chat_start *start = &t->prompt.start;
-    td_thought thought = start->in_thought ? TD_THOUGHT_OPEN : r->thinking ? TD_THOUGHT_OPTIONAL : TD_THOUGHT_NONE;
-    if (t->f.grammar) return TD_OK;
-    if (r->format != MSG_FORMAT_TEXT) {
-        static const char any[] = "{\"type\":\"object\"}";
-        td_schema_options o = {.strict = r->schema_strict, .thought = thought};
-        td_slice schema = r->schema ? json_text(r->schema, t->arena) : (td_slice){any, sizeof any - 1};
-        return td_grammar_compile_schema(&t->f.grammar, t->s->vocab, schema.data, schema.n_bytes, &o, err);
-    }
-    if (r->tool_choice != MSG_TOOLS_REQUIRED || r->n_tools == 0) return TD_OK;
+    td_schema_options o = {.strict = r->schema_strict, .thought = thought};
+    td_slice schema = r->schema ? json_text(r->schema, t->arena) : (td_slice){any, sizeof any - 1};
+    return td_grammar_compile_schema(&t->f.grammar, t->s->vocab, schema.data, schema.n_bytes, &o, err);
+}
+
+/* Calls by the tools' schemas; `syntax`: any arguments in the right form. Calls that must be made are the whole answer;
+ * one that may be made is held from its first marker to its last. */
+static td_status tools_grammar(task *t, td_thought thought, bool syntax, td_error *err) {
+    const msg_request *r = &t->msg;
+    bool must = r->tool_choice == MSG_TOOLS_REQUIRED;
     td_grammar_tool *tools = td_arena_alloc(t->arena, r->n_tools, sizeof *tools);
     if (!tools) return no_memory(err);
     size_t n = 0;
-    for (size_t i = 0; i < r->n_tools; i++)
-        if (!r->allowed || r->allowed[i])
-            tools[n++] = (td_grammar_tool){r->tools[i].name, json_text(r->tools[i].parameters, t->arena)};
-    td_tools_options o = {.choice = TD_TOOLS_REQUIRED, .parallel = r->parallel_calls, .thought = thought};
+    for (size_t i = 0; i < r->n_tools; i++) {
+        if (r->allowed && !r->allowed[i]) continue;
+        tools[n] = (td_grammar_tool){.name = r->tools[i].name};
+        if (!syntax) tools[n].schema = json_text(r->tools[i].parameters, t->arena);
+        n++;
+    }
+    td_tools_options o = {.choice = TD_TOOLS_REQUIRED,
+                          .parallel = must && r->parallel_calls,
+                          .thought = must ? thought : TD_THOUGHT_NONE};
+    if (!must) {
+        t->f.job.grammar_trigger = t->s->chat_vocab.ids[TD_MARK_TOOL_CALL];
+        t->f.job.grammar_repeats = r->parallel_calls;
+    }
     return td_grammar_compile_tools(&t->f.grammar, t->s->vocab, tools, n, &o, err);
+}
+
+/* A grammar over the answer, thoughts aside: JSON, calls that must be made, or calls that may be made. The last kind
+ * follows the schemas as far as they can be compiled; the others are refused where they cannot. */
+static td_status chat_grammar(task *t, char param[64], td_error *err) {
+    const msg_request *r = &t->msg;
+    const td_chat_start *start = &t->prompt.start;
+    td_thought thought = start->in_thought ? TD_THOUGHT_OPEN : r->thinking ? TD_THOUGHT_OPTIONAL : TD_THOUGHT_NONE;
+    td_status status = TD_OK;
+    if (t->f.grammar) return TD_OK;
+    if (r->format != MSG_FORMAT_TEXT) {
+        status = json_grammar(t, thought, err);
+        if (status) snprintf(param, 64, "%s", t->api == API_RESPONSES ? "text.format" : "response_format");
+    } else if (r->n_tools > 0 && r->tool_choice == MSG_TOOLS_REQUIRED) {
+        status = tools_grammar(t, thought, false, err);
+        if (status) snprintf(param, 64, "tools");
+    } else if (r->n_tools > 0 && r->tool_choice == MSG_TOOLS_AUTO && t->s->o->tool_grammar != SERVER_TOOLS_FREE) {
+        td_error why = {0};
+        bool syntax = t->s->o->tool_grammar == SERVER_TOOLS_SYNTAX;
+        if (tools_grammar(t, thought, syntax, &why) && tools_grammar(t, thought, true, &why))
+            td_log(TD_LOG_WARN, "tools are not constrained: %s", why.text);
+    }
+    return status;
 }
 
 static td_status chat_stop(task *t, td_error *err) {
@@ -351,7 +385,7 @@ http_turn task_begin_chat(server *s, http_exchange *x, api kind) {
     if (!status) status = chat_fields(t, param, &err);
     if (!status) status = make_prompts(t, 1, &err);
     if (!status) status = chat_prompt(s, &t->msg, t->arena, &t->prompt, &t->prompts[0], &err);
-    if (!status) status = chat_grammar(t, &err);
+    if (!status) status = chat_grammar(t, param, &err);
     if (status) return refuse(x, t, &err, param);
     msg_new_id(t->head.id,
                kind == API_ANTHROPIC   ? "msg_"

@@ -296,6 +296,28 @@ def test_tool_choice_none(_):
     check("tool_calls" not in a["message"], a)
 
 
+def test_auto_tools(s):
+    """A call that the model need not make follows its tool's schema once it has begun, drafts or not; the text around it
+    is free. Random weights are pushed into one by a bias."""
+    tool = {"type": "function", "function": {"name": "paint", "parameters": {
+        "type": "object", "properties": {"colour": {"type": "string", "enum": ["red", "green"]}, "n": {"type": "boolean"}},
+        "required": ["colour", "n"], "additionalProperties": False}}}
+    begin = s.post("/tokenize", {"content": "<|tool_call>"})["tokens"]
+    same(len(begin), 1)
+    body = {"messages": [{"role": "user", "content": "Paint."}], "temperature": 0, "max_tokens": 100, "tools": [tool],
+            "parallel_tool_calls": False, "logit_bias": [[begin[0], 1000]], "reasoning_effort": "none"}
+    for more in ({}, {"speculative": False}, {"tool_choice": "auto"}):
+        c = s.post("/v1/chat/completions", {**body, **more})["choices"][0]
+        same((c["finish_reason"], len(c["message"]["tool_calls"])), ("tool_calls", 1), c)
+        call = c["message"]["tool_calls"][0]["function"]
+        o = json.loads(call["arguments"])
+        check(call["name"] == "paint" and o["colour"] in ("red", "green") and o["n"] in (True, False) and len(o) == 2, call)
+    many = s.post("/v1/chat/completions", {**body, "parallel_tool_calls": True})["choices"][0]["message"]["tool_calls"]
+    check(len(many) > 1 and all(m["function"]["name"] == "paint" for m in many), many)
+    odd = {**tool, "function": {**tool["function"], "parameters": {"type": "object", "properties": {"a": {"pattern": "(?=x)"}}}}}
+    same(s.call("POST", "/v1/chat/completions", {**body, "tools": [odd], "max_tokens": 4})[0], 200)
+
+
 def test_counts(_):
     """Reasoning and draft tokens of the usage agree with the timings, in whole answers and streams."""
     d = server()
