@@ -84,6 +84,8 @@ TD_API void td_engine_get_info(const td_engine *e, td_engine_info *out);
 TD_API const td_vocab *td_engine_vocab(const td_engine *e);
 /* A text of the model file's metadata ("tokenizer.chat_template"), borrowed, not terminated; NULL when absent. */
 TD_API const char *td_engine_metadata(const td_engine *e, const char *key, size_t *n_bytes);
+/* Names of the weights: the target's, then an attached assistant's as mtp.<name>. False beyond the last. */
+TD_API bool td_engine_tensor_name(const td_engine *e, size_t i, char *out, size_t n_bytes);
 
 /* ---- text ------------------------------------------------------------------------------------------------------- */
 

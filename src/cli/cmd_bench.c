@@ -15,7 +15,7 @@
 typedef struct bench_options {
     td_option_list models, prompts, gens, pgs, depths, verify, draft, slots, threads, ubatch, types_k, types_v, n_max,
         tgs;
-    int64_t reps, batch, seed;
+    int64_t reps, batch, seed, callback_us;
     int format, format_err;
     const char *draft_model, *pack_cache;
     double delay;
@@ -63,6 +63,13 @@ static const td_option bench_table[] = {
     {.kind = TD_OPT_LIST, .names = "--cache-type-v -ctv", AT(types_v), .arg = "TYPE", .help = "Values (f16)"},
     {.kind = TD_OPT_LIST, .names = "--spec-draft-n-max", AT(n_max), .arg = "N", .help = "Drafts per round (3)"},
     {.kind = TD_OPT_SWITCH, .names = "--spec-fixed", AT(fixed), .help = "No depth policy"},
+    {.kind = TD_OPT_INT,
+     .names = "--callback-us",
+     AT(callback_us),
+     .arg = "N",
+     .def = "0",
+     .max = 1000000,
+     .help = "With --tgs: what a caller's callback takes per round, in microseconds"},
     {.kind = TD_OPT_SWITCH,
      .names = "--repack",
      AT(pack),
@@ -366,6 +373,16 @@ static void draft_test(bench *b, int n, int depth, int slots) {
 
 /* ---- generation through the engine ---- */
 
+/* A caller that prints or writes JSON in its callback: busy for the time given. */
+static void busy_callback(void *user) {
+    const bench_options *o = user;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    int64_t until = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 + o->callback_us;
+    do clock_gettime(CLOCK_MONOTONIC, &t);
+    while ((int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 < until);
+}
+
 static bool generate(bench *b, int n, int depth, int slots, bool spec, int n_max, int rep, bench_row *r) {
     td_job *jobs[TD_MAX_SLOTS] = {0};
     td_error err = {0};
@@ -389,6 +406,8 @@ static bool generate(bench *b, int n, int depth, int slots, bool spec, int n_max
         p.spec.types = spec ? TD_SPEC_MTP : TD_SPEC_NONE;
         p.spec.n_max = n_max;
         p.spec.fixed = b->o->fixed;
+        p.on_ready = b->o->callback_us > 0 ? busy_callback : NULL;
+        p.user = (void *)b->o;
         ok = td_job_submit(b->e, &p, &jobs[s], &err) == TD_OK;
     }
     double longest = 0;

@@ -90,6 +90,7 @@ static void check_usable(inspect_report *r, const char *path) {
  * weights. */
 static void check_pair(inspect_report *r, const char *path) {
     r->draft_path = path;
+    (void)td_gguf_open(&r->draft, path, NULL); /* for the list of its tensors; why it failed is said below */
     if (r->model != NULL) {
         td_drafter *d = NULL;
         const td_drafter_options options = {.file = {.path = path, .no_pack = true}};
@@ -148,5 +149,6 @@ int td_cmd_inspect(int argc, char **argv) {
     td_model_free(r.model);
     td_shape_free(&r.shape);
     td_gguf_close(r.gguf);
+    td_gguf_close(r.draft);
     return bad ? 1 : 0;
 }

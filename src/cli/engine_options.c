@@ -1,5 +1,6 @@
 /* The shared option tables. Names, aliases, variables and defaults are llama.cpp's wherever the meaning is the same. */
 #include "engine_options.h"
+#include "placement.h"
 
 #include "../base/log.h"
 #include "../base/status.h"
@@ -324,11 +325,17 @@ const td_option td_engine_options[] = {
      .names = "--spec-draft-ngl -ngld --gpu-layers-draft --n-gpu-layers-draft",
      .arg = "N",
      .help = NO_EFFECT},
-    {.kind = TD_OPT_ACCEPT, .names = "--override-tensor -ot", .arg = "PATTERN=BUFFER", .help = NO_EFFECT},
-    {.kind = TD_OPT_ACCEPT,
+    {.kind = TD_OPT_LIST,
+     .names = "--override-tensor -ot",
+     AT(placement),
+     .arg = "PATTERN=BUFFER,...",
+     .help = "Checked against the tensors' names (an assistant's begin with mtp.); the only buffer is CPU, and what is "
+             "wanted elsewhere is named in a warning and stays there"},
+    {.kind = TD_OPT_LIST,
      .names = "--spec-draft-override-tensor -otd --override-tensor-draft",
-     .arg = "PATTERN=BUFFER",
-     .help = NO_EFFECT},
+     AT(draft_placement),
+     .arg = "PATTERN=BUFFER,...",
+     .help = "The same for the assistant's tensors, with or without mtp."},
     {.kind = TD_OPT_ACCEPT, .names = "--device -dev", .arg = "LIST", .help = NO_EFFECT},
     {.kind = TD_OPT_ACCEPT, .names = "--spec-draft-device -devd --device-draft", .arg = "LIST", .help = NO_EFFECT},
     {.kind = TD_OPT_ACCEPT,
@@ -723,6 +730,7 @@ td_engine *td_engine_from_flags(const char *command, td_engine_flags *f) {
     td_engine *e = NULL;
     td_log_level_from_flags(f);
     td_status status = td_engine_params_from_flags(f, &p, &err);
+    if (!status) status = td_placement_check(&f->placement, &f->draft_placement, &err);
     if (!status) {
         td_progress_init(&f->progress, f->quiet, "B");
         p.progress = td_progress_bar;
@@ -731,6 +739,7 @@ td_engine *td_engine_from_flags(const char *command, td_engine_flags *f) {
         td_progress_end(&f->progress);
     }
     if (status) fprintf(stderr, "tandem %s: %s\n", command, err.text);
+    if (!status) td_placement_report(&f->placement, &f->draft_placement, e);
     return status ? NULL : e;
 }
 

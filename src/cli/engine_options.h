@@ -15,6 +15,7 @@ typedef struct td_engine_flags {
     int64_t cache_protect, cache_ram_mib, n_checkpoints, cache_reuse;
     int flash_attn;
     td_option_list spec_type;
+    td_option_list placement, draft_placement; /* -ot, -otd */
     int64_t spec_n_max, spec_n_min, block_size, legacy_max, ngram_n, ngram_m, skip_streak;
     double spec_p_min;
     bool spec_fixed, spec_default;

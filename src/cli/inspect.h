@@ -27,6 +27,7 @@ typedef struct inspect_report {
     td_error draft_error;
     bool ordered;
     uint64_t draft_bytes;
+    td_gguf *draft; /* its file, where it can be read: its tensors are listed as mtp.<name> */
 } inspect_report;
 
 void inspect_print_table(const inspect_report *r, bool metadata, bool tensors);

@@ -141,13 +141,14 @@ static void print_keys(const td_gguf *g) {
     }
 }
 
-static void print_tensors(const td_gguf *g) {
-    printf("\nTensors: %zu\n", td_gguf_n_tensors(g));
+static void print_tensors(const td_gguf *g, bool attached) {
+    printf("\n%s: %zu\n", attached ? "Tensors of the assistant" : "Tensors", td_gguf_n_tensors(g));
     for (size_t i = 0; i < td_gguf_n_tensors(g); i++) {
         const td_gguf_tensor *t = td_gguf_tensor_at(g, i);
-        char shape[96];
+        char shape[96], name[TD_TENSOR_NAME];
         shape_text(t, shape, sizeof shape);
-        printf("  %-40s %-8s %-24s ", t->name, t->type->name, shape);
+        td_attach_name(t->name, attached, name, sizeof name);
+        printf("  %-40s %-8s %-24s ", name, t->type->name, shape);
         print_bytes(t->n_bytes);
         putchar('\n');
     }
@@ -249,7 +250,8 @@ void inspect_print_table(const inspect_report *r, bool metadata, bool tensors) {
     if (r->draft_path != NULL) print_pair(r);
     print_mix(r);
     if (metadata) print_keys(g);
-    if (tensors) print_tensors(g);
+    if (tensors) print_tensors(g, false);
+    if (tensors && r->draft != NULL) print_tensors(r->draft, true);
 }
 
 /* ---- JSON ---- */
@@ -311,17 +313,17 @@ static json_t *json_value(const td_gguf_value *v) {
     }
 }
 
-static json_t *json_tensors(const td_gguf *g) {
-    json_t *list = json_array();
+static void add_tensors(json_t *list, const td_gguf *g, bool attached) {
     for (size_t i = 0; i < td_gguf_n_tensors(g); i++) {
         const td_gguf_tensor *t = td_gguf_tensor_at(g, i);
         json_t *shape = json_array();
+        char name[TD_TENSOR_NAME];
+        td_attach_name(t->name, attached, name, sizeof name);
         for (int d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)t->ne[d]));
-        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I, s:i, s:I}", "name", t->name, "type", t->type->name,
+        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I, s:i, s:I}", "name", name, "type", t->type->name,
                                               "shape", shape, "bytes", (json_int_t)t->n_bytes, "file", t->file,
                                               "offset", (json_int_t)t->offset));
     }
-    return list;
 }
 
 static json_t *json_mix(const inspect_report *r) {
@@ -383,7 +385,12 @@ void inspect_print_json(const inspect_report *r, bool metadata, bool tensors) {
             json_object_set_new(keys, td_gguf_key_at(g, i)->key, json_value(td_gguf_key_at(g, i)));
         json_object_set_new(o, "metadata", keys);
     }
-    if (tensors) json_object_set_new(o, "tensors", json_tensors(g));
+    if (tensors) {
+        json_t *list = json_array();
+        add_tensors(list, g, false);
+        if (r->draft != NULL) add_tensors(list, r->draft, true);
+        json_object_set_new(o, "tensors", list);
+    }
     json_dumpf(o, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(o);

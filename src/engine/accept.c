@@ -230,6 +230,11 @@ static void rows_to_tokens(td_engine *e, td_slot *s, emission *m) {
 
 /* ---- bookkeeping after the round ---- */
 
+static td_spec_counters *source_counters(td_engine *e, td_draft_source source) {
+    td_counters *c = &e->counters;
+    return source == TD_DRAFT_NGRAM ? &c->ngram : source == TD_DRAFT_GRAMMAR ? &c->grammar : &c->mtp;
+}
+
 static void count(td_engine *e, td_slot *s, const emission *m, int64_t t_ns) {
     td_draft_set *d = &s->draft;
     if (d->n == 0) return;
@@ -239,9 +244,7 @@ static void count(td_engine *e, td_slot *s, const emission *m, int64_t t_ns) {
     t->draft_rounds++;
     t->verify_ms += (double)t_ns * 1e-6;
     for (int i = 0; i < m->n_accepted; i++) t->accepted_at[i]++;
-    td_spec_counters *c = d->source == TD_DRAFT_MTP     ? &e->counters.mtp
-                          : d->source == TD_DRAFT_NGRAM ? &e->counters.ngram
-                                                        : &e->counters.grammar;
+    td_spec_counters *c = source_counters(e, d->source);
     c->calls_accept++;
     c->drafts++;
     c->drafts_accepted += m->n_accepted > 0;
@@ -282,7 +285,7 @@ void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns) {
     td_job *j = s->job;
     emission m = {.probs = j->params.n_probs > 0 ? e->probs : NULL}; /* reserved when the job started */
     int64_t now = td_clock_ns();
-    uint64_t *ns_accept = s->draft.source == TD_DRAFT_NGRAM ? &e->counters.ngram.ns_accept : &e->counters.mtp.ns_accept;
+    uint64_t *ns_accept = &source_counters(e, s->draft.source)->ns_accept;
     bool first = s->phase == TD_SLOT_PROMPT;
     if (first) {
         s->draft.n = 0;

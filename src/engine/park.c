@@ -19,6 +19,7 @@ bool td_park_create(td_engine *e, uint32_t first, int n, uint64_t n_bytes) {
 }
 
 static void drop(td_engine *e, td_parked *p) {
+    td_async_drain(e);
     if (e->kv) td_kv_clear(e->kv, p->kv_slot);
     free(p->tokens);
     free(p->cache_key);

@@ -26,6 +26,20 @@ const char *td_engine_metadata(const td_engine *e, const char *key, size_t *n_by
     return s.data;
 }
 
+bool td_engine_tensor_name(const td_engine *e, size_t i, char *out, size_t n_bytes) {
+    const td_gguf *g = td_model_gguf(e->model);
+    size_t n = td_gguf_n_tensors(g);
+    bool attached = i >= n;
+    if (attached) {
+        if (!e->drafter) return false;
+        i -= n;
+        g = td_drafter_gguf(e->drafter);
+        if (i >= td_gguf_n_tensors(g)) return false;
+    }
+    td_attach_name(td_gguf_tensor_at(g, i)->name, attached, out, n_bytes);
+    return true;
+}
+
 int td_slots_get(const td_engine *e, td_slot_info *out, int cap) {
     td_engine *m = (td_engine *)e; /* the lock is the only thing touched */
     pthread_mutex_lock(&m->lock);

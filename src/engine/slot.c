@@ -204,7 +204,9 @@ void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
     s->n_decoded = 0;
     s->has_h = false;
     s->draft = (td_draft_set){.source = TD_DRAFT_NONE};
+    int64_t t_begin = td_clock_ns();
     trim_spec(e, s);
+    if (s->spec.types & TD_SPEC_MTP) e->counters.mtp.ns_begin += (uint64_t)(td_clock_ns() - t_begin);
     int n = take_prefix(e, s, j);
     char *key = j->cache_key ? strdup(j->cache_key) : NULL;
     free(s->cache_key);
@@ -216,6 +218,8 @@ void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
     e->counters.cache_queries += (uint64_t)j->params.n_prompt;
     e->counters.cache_hits += (uint64_t)n;
     e->counters.mtp.calls_begin += (s->spec.types & TD_SPEC_MTP) != 0;
+    e->counters.ngram.calls_begin += (s->spec.types & TD_SPEC_NGRAM) != 0;
+    e->counters.grammar.calls_begin += s->spec.types != TD_SPEC_NONE && j->grammar;
     td_error err = {0};
     int64_t total = j->params.n_predict < 0 ? e->info.n_ctx : (int64_t)j->params.n_prompt + j->params.n_predict;
     if (total > e->info.n_ctx) total = e->info.n_ctx;
@@ -237,19 +241,24 @@ void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
 
 /* The counters of one source since start, in llama.cpp's words. */
 static void log_statistics(const char *type, const td_spec_counters *c) {
-    char rates[256] = "";
+    char lengths[320] = ""; /* left out before the first acceptance */
     size_t n = 0;
-    double calls = c->calls_accept > 0 ? (double)c->calls_accept : 1;
-    for (int i = 0; i < TD_MAX_DRAFT && (i == 0 || c->accepted_at[i] > 0) && n + 10 < sizeof rates; i++)
-        n += (size_t)snprintf(rates + n, sizeof rates - n, i ? ", %.3f" : "%.3f", (double)c->accepted_at[i] / calls);
+    if (c->calls_accept > 0) {
+        double calls = (double)c->calls_accept;
+        n = (size_t)snprintf(lengths, sizeof lengths, "#mean acc len = %.2f, #acc rate/pos = (",
+                             1 + (double)c->tokens_accepted / calls);
+        for (int i = 0; i < TD_MAX_DRAFT && (i == 0 || c->accepted_at[i] > 0) && n + 12 < sizeof lengths; i++)
+            n += (size_t)snprintf(lengths + n, sizeof lengths - n, i ? ", %.3f" : "%.3f",
+                                  (double)c->accepted_at[i] / calls);
+        (void)snprintf(lengths + n, sizeof lengths - n, "), ");
+    }
     td_log(
         TD_LOG_INFO,
         "statistics %16s: #calls(b,g,a) = %4zu %6zu %6zu, #gen drafts = %6zu, #acc drafts = %5zu, #gen tokens = %6zu, "
-        "#acc tokens = %5zu, #mean acc len = %.2f, #acc rate/pos = (%s), dur(b,g,a) = %.3f, %.3f, %.3f ms",
+        "#acc tokens = %5zu, %sdur(b,g,a) = %.3f, %.3f, %.3f ms",
         type, (size_t)c->calls_begin, (size_t)c->calls_draft, (size_t)c->calls_accept, (size_t)c->drafts,
-        (size_t)c->drafts_accepted, (size_t)c->tokens, (size_t)c->tokens_accepted,
-        1 + (double)c->tokens_accepted / calls, rates, (double)c->ns_begin * 1e-6, (double)c->ns_draft * 1e-6,
-        (double)c->ns_accept * 1e-6);
+        (size_t)c->drafts_accepted, (size_t)c->tokens, (size_t)c->tokens_accepted, lengths, (double)c->ns_begin * 1e-6,
+        (double)c->ns_draft * 1e-6, (double)c->ns_accept * 1e-6);
 }
 
 static void log_timings(const td_engine *e, const td_slot *s, const td_job *j) {
@@ -278,7 +287,7 @@ static void log_timings(const td_engine *e, const td_slot *s, const td_job *j) {
     for (int i = 0; i < TD_MAX_DRAFT && t->accepted_at[i] > 0 && len + 10 < sizeof rates; i++)
         len += (size_t)snprintf(rates + len, sizeof rates - len, i ? ", %.3f" : "%.3f",
                                 (double)t->accepted_at[i] / (t->draft_rounds > 0 ? t->draft_rounds : 1));
-    td_log(TD_LOG_TRACE, "slot print_timing: id %2d | task %d |      acc per pos = (%s)", s->id, j->id, rates);
+    td_log(TD_LOG_INFO, "slot print_timing: id %2d | task %d |      acc per pos = (%s)", s->id, j->id, rates);
     if (e->counters.mtp.drafts > 0) log_statistics("draft-mtp", &e->counters.mtp);
     if (e->counters.ngram.drafts > 0) log_statistics("ngram-simple", &e->counters.ngram);
     if (e->counters.grammar.drafts > 0) log_statistics("grammar", &e->counters.grammar);

@@ -6,6 +6,7 @@
 #include "../base/log.h"
 #include "weights.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -264,4 +265,9 @@ const td_gguf *td_drafter_gguf(const td_drafter *d) {
 
 bool td_drafter_is_ordered(const td_drafter *d) {
     return d->order != NULL;
+}
+
+void td_attach_name(const char *name, bool attached, char *out, size_t n_bytes) {
+    bool bare = attached && strncmp(name, "mtp.", 4) != 0;
+    snprintf(out, n_bytes, "%s%s", bare ? "mtp." : "", name);
 }

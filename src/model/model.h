@@ -65,6 +65,10 @@ typedef enum td_attach_code {
     TD_ATTACH_VOCABULARY = -7     /* sizes differ, or token texts from id 5 upward */
 } td_attach_code;
 
+/* The name under which a tensor of an attached assistant is known everywhere: mtp.<name>, once; a target's stays. */
+enum { TD_TENSOR_NAME = 264 };
+void td_attach_name(const char *name, bool attached, char *out, size_t n_bytes);
+
 typedef enum td_head_kind { TD_HEAD_AUTO, TD_HEAD_DENSE, TD_HEAD_ORDERED } td_head_kind;
 
 typedef struct td_drafter_options {

@@ -15,7 +15,7 @@ void td_trace_close(td_trace *t);
 
 typedef struct td_trace_draft {
     int iter;         /* rounds of this slot so far */
-    const char *path; /* sync, lazy, skip-streak, skip-nsteps, ngram, grammar */
+    const char *path; /* sync: made when it was needed; lazy: beside the delivery before; skip-streak; skip-nsteps */
     int slot;
     uint32_t id_last;
     int h_idx;    /* row of the verify batch that h_prev came from, -1 the last */

@@ -71,7 +71,11 @@ static void test_json(void **state) {
     (void)state;
     json_t *j = run_json("inspect " DATA "e.gguf --json -md " DATA "assist-e-ordered.gguf", 0);
     json_t *tensors = json_object_get(j, "tensors");
-    assert_int_equal(json_array_size(tensors), 150);
+    assert_int_equal(json_array_size(tensors), 150 + 51); /* the target's, then the assistant's as mtp.<name> */
+    for (size_t i = 0; i < json_array_size(tensors); i++) {
+        const char *name = json_string_value(json_object_get(json_array_get(tensors, i), "name"));
+        assert_int_equal(strncmp(name, "mtp.", 4) == 0, i >= 150);
+    }
     json_int_t bytes = 0;
     for (size_t i = 0; i < 150; i++) bytes += json_integer_value(json_object_get(json_array_get(tensors, i), "bytes"));
     json_t *mix = json_object_get(json_object_get(j, "types"), "f32");
