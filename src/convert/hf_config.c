@@ -21,6 +21,8 @@ td_status td_hf_json(json_t **out, const char *path, uint64_t max_bytes, bool op
     if (m.n_bytes > max_bytes) {
         status = td_fail(err, TD_ERR_LIMIT, TD_NO_OFFSET, "%s: %zu bytes of JSON, at most %llu are read", path,
                          m.n_bytes, (unsigned long long)max_bytes);
+    } else if (m.n_bytes == 0) {
+        status = td_fail(err, TD_ERR_FORMAT, 0, "%s: the file is empty", path);
     } else if (!(*out = json_loadb((const char *)m.data, m.n_bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL,
                                    &e))) {
         status = td_fail(err, TD_ERR_FORMAT, e.position >= 0 ? (uint64_t)e.position : TD_NO_OFFSET, "%s: line %d: %s",

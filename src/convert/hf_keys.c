@@ -267,6 +267,8 @@ static td_status put_suppressed(td_gguf_writer *w, const td_hf_tokenizer *t, td_
     const json_t *list = json_object_get(t->generation, "suppress_tokens");
     int32_t ids[1024];
     size_t n = json_array_size(list);
+    if (list && !json_is_array(list) && !json_is_null(list))
+        return td_fail(err, TD_ERR_FORMAT, TD_NO_OFFSET, "generation_config.json: suppress_tokens is not a list");
     if (n == 0) return TD_OK;
     if (n > sizeof ids / sizeof ids[0]) {
         return td_fail(err, TD_ERR_LIMIT, TD_NO_OFFSET, "generation_config.json suppresses %zu tokens, at most 1024",

@@ -406,6 +406,10 @@ static void test_broken(void **state) {
     hf_write_text(&f, "config.json", target_config);
     hf_write_text(&f, "generation_config.json", "{\"suppress_tokens\":[1e18]}");
     expect_error(&f, "f32", "suppress_tokens");
+    hf_write_text(&f, "generation_config.json", "{\"suppress_tokens\":\"7\"}");
+    expect_error(&f, "f32", "not a list");
+    hf_write_text(&f, "generation_config.json", "");
+    expect_error(&f, "f32", "empty");
     hf_write_text(&f, "generation_config.json", "{}");
     hf_write_text(&f, "tokenizer.json", "{\"model\":{\"type\":\"Unigram\"}}");
     expect_error(&f, "f32", "tokenizer.json");
