@@ -9,6 +9,7 @@
 #define PRIOR_DRAFT_COST 0.03 /* of T(1), for one drafter pass */
 #define PRIOR_ACCEPT     0.70f
 #define PRIOR_WEIGHT     2.0f
+#define DEEP_WEIGHT      2.0f   /* of the position before, in what is believed of the next one */
 #define FORGET           0.93f  /* per observation: some 15 rounds of memory */
 #define FORGET_PROBE     0.80f  /* while idle a few probes decide */
 #define FORGET_UNSEEN    0.985f /* per round in which a position was not reached: it is tried again in time */
@@ -30,7 +31,7 @@ void td_policy_init(td_policy *p) {
 static void believe(const td_policy_slot *s, float out[TD_MAX_DRAFT]) {
     float before = s->prior;
     for (int i = 0; i < TD_MAX_DRAFT; i++) {
-        float w = s->weight[i], fill = w < PRIOR_WEIGHT ? PRIOR_WEIGHT - w : 0;
+        float w = s->weight[i], fill = i > 0 ? DEEP_WEIGHT : w < PRIOR_WEIGHT ? PRIOR_WEIGHT - w : 0;
         out[i] = (w * s->accept[i] + fill * before) / (w + fill);
         before = out[i] * DEEPER;
     }
@@ -46,7 +47,10 @@ void td_policy_slot_reset(const td_policy *p, td_policy_slot *s) {
     }
 }
 
-/* The measured point nearest below and above, joined by a line; one point alone is extended by the prior slope. */
+/* The measured point nearest below and above, joined by a line; one point alone is extended by the prior slope. The
+ * curve is flat while memory bounds it and steep after, so between two points the prior slope may be the better guess:
+ * the lower one is taken, because a depth that is thought too dear is never tried, and one thought too cheap is
+ * measured in a round. */
 double td_policy_step_ns(const td_policy *p, int rows) {
     int n = rows < TD_POLICY_ROWS ? rows : TD_POLICY_ROWS;
     if (n < 1) n = 1;
@@ -56,9 +60,11 @@ double td_policy_step_ns(const td_policy *p, int rows) {
     double t = 0;
     if (lo == n)
         t = p->t_ns[n];
-    else if (lo >= 1 && hi <= TD_POLICY_ROWS)
-        t = p->t_ns[lo] + (p->t_ns[hi] - p->t_ns[lo]) * (n - lo) / (hi - lo);
-    else if (lo >= 1)
+    else if (lo >= 1 && hi <= TD_POLICY_ROWS) {
+        double line = p->t_ns[lo] + (p->t_ns[hi] - p->t_ns[lo]) * (n - lo) / (hi - lo);
+        double prior = p->t_ns[lo] * (1 + PRIOR_ROW_COST * (n - lo));
+        t = line < prior ? line : prior;
+    } else if (lo >= 1)
         t = p->t_ns[lo] * (1 + PRIOR_ROW_COST * (n - lo));
     else if (hi <= TD_POLICY_ROWS)
         t = p->t_ns[hi] / (1 + PRIOR_ROW_COST * (hi - n));
