@@ -117,6 +117,7 @@ static void summarise(trace_data *t) {
         const trace_round *r = &t->rounds[i];
         if (r->slot + 1 > t->n_slots) t->n_slots = r->slot + 1;
         t->skipped += r->skipped;
+        t->depth[0] += r->skipped;
         if (r->accepted < 0) continue;
         t->verified++;
         t->tokens += r->drafted;
@@ -125,10 +126,15 @@ static void summarise(trace_data *t) {
         for (int k = 0; k < r->drafted; k++) t->reached[k] += k <= r->accepted, t->stood[k] += k < r->accepted;
         if (r->accept_us > r->ts_us && r->ts_us > 0) t->verify_us += r->accept_us - r->ts_us;
     }
-    for (int i = 1; i < t->n_rounds; i++) /* one slot: the rest of the time between acceptance and the next draft */
-        if (t->rounds[i].slot == t->rounds[i - 1].slot && t->rounds[i - 1].accept_us > 0 &&
-            t->rounds[i].ts_us > t->rounds[i - 1].accept_us)
-            t->draft_us += t->rounds[i].ts_us - t->rounds[i - 1].accept_us;
+    /* One slot: from an acceptance to the next draft, and from a round without drafts to the next one. */
+    for (int i = 1; i < t->n_rounds; i++) {
+        const trace_round *r = &t->rounds[i], *before = r - 1;
+        if (r->slot != before->slot || r->iter < before->iter) continue; /* another slot, or the next job */
+        if (before->accept_us > 0 && r->ts_us > before->accept_us)
+            t->draft_us += r->ts_us - before->accept_us;
+        else if (before->skipped && before->ts_us > 0 && r->ts_us > before->ts_us)
+            t->plain_us += r->ts_us - before->ts_us;
+    }
 }
 
 static double share(double a, double b) {
@@ -139,18 +145,21 @@ static void print_table(const trace_data *t) {
     printf("rounds      %d (%d verified, %d skipped) on %d slots\n", t->n_rounds, t->verified, t->skipped, t->n_slots);
     printf("drafts      %ld tokens, %ld accepted: %.3f\n", t->tokens, t->accepted,
            share((double)t->accepted, (double)t->tokens));
-    printf("per round   %.2f tokens\n", 1 + share((double)t->accepted, t->verified));
-    if (t->verify_us + t->draft_us > 0)
-        printf("time        %.1f %% verifying, %.1f %% drafting and the rest\n",
-               100 * share((double)t->verify_us, (double)(t->verify_us + t->draft_us)),
-               100 * share((double)t->draft_us, (double)(t->verify_us + t->draft_us)));
+    printf("per round   %.2f tokens, %.2f where drafts were verified\n",
+           1 + share((double)t->accepted, t->verified + t->skipped), 1 + share((double)t->accepted, t->verified));
+    double all = (double)(t->verify_us + t->draft_us + t->plain_us);
+    if (all > 0)
+        printf("time        %.1f %% verifying, %.1f %% plain steps, %.1f %% drafting and the rest\n",
+               100 * share((double)t->verify_us, all), 100 * share((double)t->plain_us, all),
+               100 * share((double)t->draft_us, all));
     printf("\nposition    reached   accepted   of those reached   of all rounds\n");
     for (int k = 0; k < TRACE_MAX_DEPTH && t->reached[k] > 0; k++)
         printf("%8d %10ld %10ld %18.3f %15.3f\n", k + 1, t->reached[k], t->stood[k],
                share((double)t->stood[k], (double)t->reached[k]), share((double)t->stood[k], t->verified));
     printf("\ndepth       rounds      share\n");
     for (int d = 0; d <= TRACE_MAX_DEPTH; d++)
-        if (t->depth[d] > 0) printf("%5d %12ld %10.3f\n", d, t->depth[d], share((double)t->depth[d], t->verified));
+        if (t->depth[d] > 0)
+            printf("%5d %12ld %10.3f\n", d, t->depth[d], share((double)t->depth[d], t->verified + t->skipped));
 }
 
 static void print_json(const trace_data *t) {
@@ -168,6 +177,7 @@ static void print_json(const trace_data *t) {
     json_object_set_new(o, "rounds_by_depth", depth);
     json_object_set_new(o, "verify_us", json_integer(t->verify_us));
     json_object_set_new(o, "draft_us", json_integer(t->draft_us));
+    json_object_set_new(o, "plain_us", json_integer(t->plain_us));
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(o);

@@ -22,7 +22,7 @@ typedef struct trace_data {
     long tokens, accepted;
     long depth[TRACE_MAX_DEPTH + 1];                       /* rounds by drafted tokens */
     long reached[TRACE_MAX_DEPTH], stood[TRACE_MAX_DEPTH]; /* per position */
-    int64_t verify_us, draft_us;
+    int64_t verify_us, draft_us, plain_us;
 } trace_data;
 
 /* Rounds from left to right as columns of drafts, accepted ones full, rejected ones hollow; acceptance per position and

@@ -6,9 +6,10 @@
  * tokens and hidden rows and writes their drafts; so from begin to drain nothing may remove or move cells, start or
  * release a slot: each of these drains first (tests/engine/test_overlap.c, under ThreadSanitizer too).
  *
- * The chain runs on the engine's team of threads, so a delivery beside it needs a processor more. Where the team has
- * them all, the request runs on the engine's thread at once instead: LLAMA_PIPELINE_DEPTH2=0 asks for that,
- * LLAMA_PIPELINE_DEPTH2=1 for the second thread in any case. */
+ * Handing over costs some 70 microseconds (two wake-ups, and the hidden rows in another core's cache), and the chain
+ * runs on the engine's team of threads, so that a delivery beside it needs a processor more. It is therefore done where
+ * a processor is left and waking the callers has taken longer than HANDOVER_NS: callbacks that print or write JSON.
+ * LLAMA_PIPELINE_DEPTH2=0 turns it off, any other value on in any case. */
 #define _GNU_SOURCE
 #include "engine.h"
 
@@ -17,6 +18,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define HANDOVER_NS 100000.0
 
 /* ---- the drafting thread ---- */
 
@@ -39,18 +42,22 @@ static void *drafting_thread(void *arg) {
     return NULL;
 }
 
-static bool wanted(const td_engine *e) {
-    if (!e->drafter) return false;
-    const char *set = getenv("LLAMA_PIPELINE_DEPTH2");
-    if (set && *set) return strcmp(set, "0") != 0;
+static bool processor_left(const td_engine *e) {
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
     return sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) > td_pool_size(e->pool);
 }
 
+bool td_async_helps(const td_engine *e) {
+    const td_async *a = &e->async;
+    return a->thread_started && (a->always || a->deliver_ns > HANDOVER_NS);
+}
+
 td_status td_async_open(td_engine *e, td_error *err) {
     td_async *a = &e->async;
-    if (!wanted(e)) return TD_OK;
+    const char *set = getenv("LLAMA_PIPELINE_DEPTH2");
+    a->always = set && *set && strcmp(set, "0") != 0;
+    if (!e->drafter || (set && strcmp(set, "0") == 0) || !(a->always || processor_left(e))) return TD_OK;
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->changed, NULL);
     if (pthread_create(&a->thread, NULL, drafting_thread, e)) {
@@ -87,12 +94,12 @@ static void add_submitted(td_engine *e, td_draft_request *r) {
     }
 }
 
-void td_async_begin(td_engine *e) {
+void td_async_begin(td_engine *e, bool beside) {
     td_async *a = &e->async;
     add_submitted(e, &a->request);
     if (a->request.n == 0) return;
     a->in_flight = true;
-    if (!a->thread_started) {
+    if (!a->thread_started || !beside) {
         td_draft_chain(e, &a->request);
         return;
     }
@@ -128,7 +135,7 @@ void td_async_serve(td_engine *e) {
     for (int i = 0; i < e->params.n_slots; i++) pending |= e->slots[i].async == TD_ASYNC_PENDING;
     if (!pending) return;
     td_async_drain(e);
-    td_async_begin(e);
+    td_async_begin(e, true);
 }
 
 typedef struct async_call {

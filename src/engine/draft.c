@@ -192,7 +192,7 @@ static bool other_source(td_engine *e, td_slot *s, int cap, bool mtp) {
     return found || !mtp;
 }
 
-void td_draft_prepare(td_engine *e, int n_prompt_rows, const char *path) {
+void td_draft_prepare(td_engine *e, int n_prompt_rows, bool beside) {
     td_policy_ask asks[TD_MAX_SLOTS];
     td_draft_request *r = &e->async.request;
     int n_rows = 0;
@@ -213,7 +213,7 @@ void td_draft_prepare(td_engine *e, int n_prompt_rows, const char *path) {
             continue;
         }
         s->draft.source = TD_DRAFT_MTP;
-        s->draft.path = path;
+        s->draft.path = beside ? "lazy" : "sync";
         adaptive |= !s->spec.fixed;
         asks[r->n] = (td_policy_ask){.slot = &s->policy, .n_max = cap, .depth = cap};
         r->slots[r->n++] = s;
@@ -226,7 +226,7 @@ void td_draft_prepare(td_engine *e, int n_prompt_rows, const char *path) {
         e->counters.depth_chosen[r->depth[i]]++;
         if (r->depth[i] == 0) s->draft.path = "skip-nsteps";
     }
-    td_async_begin(e);
+    td_async_begin(e, beside);
     e->async.prepared = true;
 }
 

@@ -145,6 +145,8 @@ typedef struct td_async {
     bool prepared;            /* every generating slot has what the next step needs; the engine thread's */
     pthread_t thread;
     bool thread_started; /* false: requests run on the engine's thread */
+    bool always;         /* asked for: beside every delivery, whatever it costs */
+    double deliver_ns;   /* what waking the callers of a round takes, averaged */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool posted, stop; /* under lock */
@@ -224,8 +226,9 @@ void td_slot_make_room(td_engine *e, td_slot *s);  /* a full context is shifted,
 void td_slot_checkpoint(td_engine *e, td_slot *s); /* after a prompt chunk: keeps windows to come back to */
 
 /* draft.c */
-/* Chooses what every generating slot proposes in the next step and begins the assistant's chain; `path`: sync, lazy. */
-void td_draft_prepare(td_engine *e, int n_prompt_rows, const char *path);
+/* Chooses what every generating slot proposes in the next step and makes the assistant's chain; `beside`: on the other
+ * thread, begun here. */
+void td_draft_prepare(td_engine *e, int n_prompt_rows, bool beside);
 void td_draft_collect(td_engine *e);                     /* waits for the chain: slot->draft is complete */
 void td_draft_chain(td_engine *e, td_draft_request *r);  /* runs it; touches the slots' drafts only */
 void td_draft_settle(td_engine *e, td_draft_request *r); /* afterwards, on the engine's thread: times and counters */
@@ -233,7 +236,9 @@ void td_draft_settle(td_engine *e, td_draft_request *r); /* afterwards, on the e
 /* async.c */
 td_status td_async_open(td_engine *e, td_error *err); /* the drafting thread, where it helps */
 void td_async_close(td_engine *e);
-void td_async_begin(td_engine *e); /* starts e->async.request, and with it what td_draft_submit asked for */
+bool td_async_helps(const td_engine *e); /* drafting beside the delivery that comes now is worth it */
+/* Starts e->async.request, and with it what td_draft_submit asked for; without `beside` it is done on return. */
+void td_async_begin(td_engine *e, bool beside);
 void td_async_serve(td_engine *e); /* begins what td_draft_submit asked for, if anything */
 /* Waits for the request in flight, if any. Everything that removes or moves cells calls this first. */
 void td_async_drain(td_engine *e);

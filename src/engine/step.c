@@ -99,23 +99,27 @@ static int count_phase(const td_engine *e, td_slot_phase phase) {
     return n;
 }
 
-static void prepare(td_engine *e, const char *path) {
+static void prepare(td_engine *e, bool beside) {
     int n_generating = count_phase(e, TD_SLOT_GENERATE), n_prompt = count_phase(e, TD_SLOT_PROMPT);
-    td_draft_prepare(e, n_prompt ? prompt_allowance(e, n_generating) : 0, path);
+    td_draft_prepare(e, n_prompt ? prompt_allowance(e, n_generating) : 0, beside);
 }
 
-/* The callers of this round are woken while the next round's drafts are made. */
+/* The callers of this round are woken, where it helps while the next round's drafts are made. */
 static void deliver(td_engine *e) {
-    if (e->async.thread_started) prepare(e, "lazy");
+    if (td_async_helps(e)) prepare(e, true);
+    int64_t t = td_clock_ns();
+    bool any = false;
     for (int i = 0; i < e->params.n_slots; i++) {
         td_slot *s = &e->slots[i];
+        any |= s->unread;
         if (s->unread && s->job) td_job_notify(s->job);
         s->unread = false;
     }
+    if (any) e->async.deliver_ns += 0.1 * ((double)(td_clock_ns() - t) - e->async.deliver_ns);
 }
 
 bool td_engine_step(td_engine *e) {
-    if (!e->async.prepared) prepare(e, "sync");
+    if (!e->async.prepared) prepare(e, false);
     td_draft_collect(e);
     int n_generating = count_phase(e, TD_SLOT_GENERATE), n_prompt = count_phase(e, TD_SLOT_PROMPT);
     if (n_generating + n_prompt == 0) return false;
