@@ -302,11 +302,13 @@ void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error 
     /* What the assistant was ahead of is cut off: the cache holds exactly `tokens`. */
     td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)s->n_tokens);
     if (finish != TD_FINISH_ERROR && s->n_tokens > 0) td_kv_checkpoint(e->kv, (uint32_t)s->id);
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->lock); /* who has seen the job's end finds the slot idle, with the job's last figures */
     td_slot_publish(e, s);
-    pthread_mutex_unlock(&e->lock);
     s->job = NULL;
     s->phase = TD_SLOT_IDLE;
+    td_slot_publish(e, s);
+    e->published.n_processing -= e->published.n_processing > 0;
+    pthread_mutex_unlock(&e->lock);
     s->unread = false;
     s->row = -1;
     s->t_used_ns = td_clock_ns();
