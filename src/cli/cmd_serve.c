@@ -7,14 +7,16 @@
 #include "../server/server.h"
 #include "../text/chat_parse.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct serve_options {
     const char *host, *alias, *tags, *prefix, *key_file, *ssl_key, *ssl_cert, *slot_save, *profile, *header;
-    const char *cors_methods, *cors_headers, *budget_message;
-    int64_t port, threads_http, timeout, max_body_mb, max_connections, queue_max, queue_timeout, ping, reasoning_budget;
+    const char *cors_methods, *cors_headers, *budget_message, *kwargs;
+    int64_t n_predict, keep, port, threads_http, timeout, max_body_mb, max_connections, queue_max, queue_timeout, ping,
+        reasoning_budget;
     td_option_list keys, cors;
     bool reuse_port, allow_open, metrics, props, slots, page, strict_model, share, cors_credentials, cache_prompt;
     bool preserve, prefill;
@@ -213,6 +215,29 @@ static const td_option serve_table[] = {
      .words = "auto on off",
      .env = "REASONING",
      .help = "Thinking where a request does not say"},
+    {.kind = TD_OPT_STRING,
+     .names = "--chat-template-kwargs",
+     AT(kwargs),
+     .arg = "JSON",
+     .env = "CHAT_TEMPLATE_KWARGS",
+     .help = "enable_thinking and preserve_thinking where a request does not say"},
+    {.kind = TD_OPT_INT,
+     .names = "--n-predict -n --predict",
+     AT(n_predict),
+     .arg = "N",
+     .def = "-1",
+     .min = -1,
+     .max = 1 << 24,
+     .env = "N_PREDICT",
+     .help = "Tokens of an answer at most, where a request does not say; -1: to its end"},
+    {.kind = TD_OPT_INT,
+     .names = "--keep",
+     AT(keep),
+     .arg = "N",
+     .def = "0",
+     .min = -1,
+     .max = 1 << 24,
+     .help = "Tokens kept at the beginning when a context is shifted; -1: the prompt"},
     {.kind = TD_OPT_INT,
      .names = "--reasoning-budget",
      AT(reasoning_budget),
@@ -285,11 +310,14 @@ static const td_option serve_table[] = {
              "reference's scripts (throughput 1, lift and balanced 2, quality 3); flags that are given count more"},
     {.kind = TD_OPT_ACCEPT,
      .names = "--cache-idle-slots --no-cache-idle-slots --skip-chat-parsing --no-remote-media --no-jinja --jinja -kvu "
+              "--log-prefix --log-timestamps --special -sp --op-offload --no-op-offload --offline "
               "--kv-unified -no-kvu --no-kv-unified -cb --cont-batching",
      .help = "No effect"},
     {.kind = TD_OPT_ACCEPT,
      .names = "--chat-template --chat-template-file --slot-prompt-similarity -sps --slot-cache-key-similarity "
-              "--slot-cache-key-min-prefix --sleep-idle-seconds --mmproj -mm --media-path --path --ui-config",
+              "--slot-cache-key-min-prefix --sleep-idle-seconds --mmproj -mm --media-path --path --ui-config "
+              "--log-file --log-colors --log-prompts-dir --checkpoint-min-step -cms --rope-scaling --rope-scale "
+              "--rope-freq-base --rope-freq-scale -lcs -lcd --lookup-cache-static --lookup-cache-dynamic",
      .arg = "X",
      .help = "No effect: see the manual"},
     {.kind = TD_OPT_END},
@@ -360,6 +388,21 @@ static void free_keys(keys *k) {
     free(k->at);
 }
 
+/* Switches of the template that this program knows: over --reasoning and --reasoning-preserve. */
+static td_status read_kwargs(const char *text, server_options *s, td_error *err) {
+    json_error_t why;
+    json_t *o = text ? json_loads(text, 0, &why) : NULL;
+    if (!text) return TD_OK;
+    const json_t *thinking = json_object_get(o, "enable_thinking"), *keep = json_object_get(o, "preserve_thinking");
+    bool fine = json_is_object(o) && (!thinking || json_is_boolean(thinking)) && (!keep || json_is_boolean(keep));
+    if (thinking) s->reasoning = json_is_true(thinking);
+    if (keep) s->reasoning_preserve = json_is_true(keep);
+    json_decref(o);
+    return fine ? TD_OK
+                : td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
+                          "--chat-template-kwargs: expected an object like {\"enable_thinking\": false}");
+}
+
 static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *sf, td_error *err) {
     static const int formats[] = {TD_CHAT_REASONING_SEPARATE, TD_CHAT_REASONING_SEPARATE, TD_CHAT_REASONING_BOTH,
                                   TD_CHAT_REASONING_NONE};
@@ -392,6 +435,8 @@ static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *
                         .no_cache_prompt = !o->cache_prompt,
                         .sse_ping_s = (int)o->ping,
                         .max_body = o->max_body_mb << 20,
+                        .n_predict = (int)o->n_predict,
+                        .n_keep = (int)o->keep,
                         .reasoning = o->reasoning == 0 ? -1 : o->reasoning == 1,
                         .reasoning_budget = o->reasoning_budget,
                         .reasoning_message = o->budget_message,
@@ -403,7 +448,8 @@ static int serve(const serve_options *o, td_engine_flags *f, td_sampling_flags *
                         .chat_profile = o->profile};
     apply_preset(o->preset, f);
     if (f->n_slots <= 0) f->n_slots = 4;
-    td_status status = collect_keys(o, &k, err);
+    td_status status = read_kwargs(o->kwargs, &s, err);
+    if (!status) status = collect_keys(o, &k, err);
     for (int i = 0; i < o->cors.n && !status; i++)
         if (!add_list(&cors, o->cors.items[i])) status = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory");
     if (!status) status = td_sampling_from_flags(sf, &s.sampling, err);

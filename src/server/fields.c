@@ -128,6 +128,8 @@ void fields_init(server *s, request_fields *f) {
     td_job_params_init(s->engine, &f->job);
     f->job.sampling = s->o->sampling;
     f->job.cache_prompt = !s->o->no_cache_prompt;
+    f->job.n_predict = s->o->n_predict;
+    f->job.n_keep = s->o->n_keep;
     f->n = 1;
     f->ping_s = s->o->sse_ping_s;
     f->reasoning_budget = (int)s->o->reasoning_budget;

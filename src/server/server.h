@@ -22,7 +22,8 @@ typedef struct server_options {
     bool metrics, slots, props, page, strict_model, share_prefixes, no_cache_prompt;
     int threads_http, timeout_s, max_connections, queue_max, queue_timeout_s, sse_ping_s;
     int64_t max_body;
-    int reasoning; /* 1 on, 0 off, -1 auto */
+    int n_predict, n_keep; /* of requests that do not say */
+    int reasoning;         /* 1 on, 0 off, -1 auto */
     int64_t reasoning_budget;
     const char *reasoning_message;
     int reasoning_format; /* td_chat_reasoning_format */

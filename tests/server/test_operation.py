@@ -252,6 +252,20 @@ def test_presets(s):
     same(subprocess.run([BINARY, "serve", "-m", s.model, "--preset", "7b"], capture_output=True).returncode, 1)
 
 
+def test_defaults(_):
+    """What the command line says holds where a request does not."""
+    ask = {"messages": [{"role": "user", "content": "What is 17 plus 25? Think about it."}], "temperature": 0}
+    with with_server(DEMO, "-np", "1", "-c", "1024", "--chat-template-kwargs", '{"enable_thinking": false}', "-n", "5",
+                     "--reasoning-budget", "2") as own:
+        a = own.post("/v1/chat/completions", ask)
+        same((a["usage"]["completion_tokens"], "reasoning_content" in a["choices"][0]["message"]), (5, False))
+        a = own.post("/v1/chat/completions", {**ask, "max_tokens": 60, "think": True})
+        same(a["usage"]["completion_tokens_details"]["reasoning_tokens"], 2)
+        a = own.post("/v1/chat/completions", {**ask, "max_tokens": 60, "think": True, "reasoning_budget": -1})
+        check(a["usage"]["completion_tokens_details"]["reasoning_tokens"] > 2, a["usage"])
+        same(own.post("/completion", {"prompt": "a", "ignore_eos": True})["tokens_predicted"], 5)
+
+
 # ---- slots
 
 
