@@ -63,7 +63,7 @@ double td_policy_step_ns(const td_policy *p, int rows) {
     else if (lo >= 1 && hi <= TD_POLICY_ROWS) {
         double line = p->t_ns[lo] + (p->t_ns[hi] - p->t_ns[lo]) * (n - lo) / (hi - lo);
         double prior = p->t_ns[lo] * (1 + PRIOR_ROW_COST * (n - lo));
-        t = line < prior ? line : prior;
+        t = line < prior || 2 * (n - lo) > hi - lo ? line : prior;
     } else if (lo >= 1)
         t = p->t_ns[lo] * (1 + PRIOR_ROW_COST * (n - lo));
     else if (hi <= TD_POLICY_ROWS)
@@ -83,11 +83,14 @@ static double draft_ns(const td_policy *p, int slots) {
     return PRIOR_DRAFT_COST * td_policy_step_ns(p, 1);
 }
 
-/* A probe is one draft: its cost is one more row and one drafter pass. */
-static bool probe_due(const td_policy *p, const td_policy_slot *s, int rows) {
+/* A probe is one draft of one slot: its cost is one more row and one drafter pass, and `n` idle slots share the time
+ * that may go into them. Where a draft for every slot would not pay though all were accepted, there is nothing to find.
+ */
+static bool probe_due(const td_policy *p, const td_policy_slot *s, int rows, int n) {
     double base = td_policy_step_ns(p, rows), cost = td_policy_step_ns(p, rows + 1) - base + draft_ns(p, 1);
-    double every = base > 0 ? cost / base / PROBE_SHARE : 0;
-    return s->idle_rounds >= (every > PROBE_LEAST ? every : PROBE_LEAST);
+    double every = base > 0 ? cost / base / PROBE_SHARE * n : 0;
+    if (s->idle_rounds < (every > PROBE_LEAST ? every : PROBE_LEAST)) return false;
+    return (rows + n) * base > rows * (td_policy_step_ns(p, rows + n) + draft_ns(p, n));
 }
 
 /* Cost of drafting so that drafting[i] slots take part in chain step i. */
@@ -134,13 +137,15 @@ void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n
             for (int i = 0; i < n; i++) asks[i].depth = depth[i];
         }
     }
+    bool probing = false; /* one at a time */
     for (int i = 0; i < n; i++) {
         if (asks[i].depth > 0) {
             asks[i].slot->idle_rounds = 0;
             continue;
         }
         asks[i].slot->idle_rounds++;
-        if (asks[i].n_max > 0 && probe_due(p, asks[i].slot, n + n_other + n_prompt)) {
+        if (!probing && asks[i].n_max > 0 && probe_due(p, asks[i].slot, n + n_other + n_prompt, n)) {
+            probing = true;
             asks[i].depth = 1;
             asks[i].slot->idle_rounds = 0;
             asks[i].slot->probing = true;

@@ -142,9 +142,59 @@ static void test_look_up(void **unused) {
     assert_int_equal(td_ngram_draft(loop, 1, 1, out, 6, &match), 0);
 }
 
+/* A measured curve with a knee: eight rows in one tile cost little more than one, nine need a second tile. Time is
+ * given in units of T(1); what is beyond the table goes on as it ends. */
+static double knee(int rows) {
+    static const double t[] = {0,   1,    1.02, 1.06, 1.126, 1.16, 1.19, 1.25, 1.305,
+                               2.1, 2.15, 2.22, 2.34, 2.6,   2.9,  3.2,  3.58};
+    return rows <= 16 ? t[rows] : 3.58 + 0.08 * (rows - 16);
+}
+
+/* Several slots of acceptance 0.8 from the first round on: what looking for the best depth costs is counted. */
+static void test_knee_with_slots(void **unused) {
+    (void)unused;
+    for (int n = 1; n <= 8; n *= 2) {
+        double best = n / knee(n), tokens = 0, time = 0;
+        for (int k = 1; k <= 8; k++) {
+            double r = n * (1 - pow(0.8, k + 1)) / 0.2 / (knee(n * (k + 1)) + 0.007 * k);
+            best = r > best ? r : best;
+        }
+        td_policy p;
+        td_policy_slot s[8];
+        for (int round = 0; round < 4000; round++) {
+            td_policy_ask asks[8];
+            if (round % 400 == 0) td_policy_init(&p); /* a new machine */
+            for (int i = 0; i < n; i++) {
+                if (round % 400 == 0) td_policy_slot_reset(&p, &s[i]);
+                asks[i] = (td_policy_ask){.slot = &s[i], .n_max = 8};
+            }
+            td_policy_plan(&p, asks, n, 0, 0);
+            int rows = n, deepest = 0;
+            for (int i = 0; i < n; i++) {
+                rows += asks[i].depth;
+                deepest = asks[i].depth > deepest ? asks[i].depth : deepest;
+            }
+            double step = 20e6 * knee(rows) * (0.97 + 0.06 * uniform());
+            td_policy_saw_step(&p, rows, (int64_t)step);
+            for (int k = 0; k < deepest; k++) td_policy_saw_draft(&p, n, 140000);
+            for (int i = 0; i < n; i++) {
+                int accepted = 0;
+                while (accepted < asks[i].depth && uniform() < 0.8) accepted++;
+                if (asks[i].depth > 0) td_policy_saw_accept(&p, &s[i], asks[i].depth, accepted);
+                tokens += 1 + accepted;
+            }
+            time += step / 20e6 + 0.007 * deepest;
+        }
+        if (tokens / time < 0.92 * best || tokens / time < 0.98 * n / knee(n))
+            fail_msg("%d slots: %.3f tokens per T(1), best fixed %.3f, plain %.3f", n, tokens / time, best,
+                     n / knee(n));
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_near_the_best_fixed_depth), cmocka_unit_test(test_notices_a_change),
-        cmocka_unit_test(test_never_deeper_than_allowed), cmocka_unit_test(test_look_up)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_near_the_best_fixed_depth),
+                                       cmocka_unit_test(test_knee_with_slots), cmocka_unit_test(test_notices_a_change),
+                                       cmocka_unit_test(test_never_deeper_than_allowed),
+                                       cmocka_unit_test(test_look_up)};
     return cmocka_run_group_tests_name("policy", tests, NULL, NULL);
 }
