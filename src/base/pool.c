@@ -208,6 +208,20 @@ bool td_pool_take(td_pool *p, int64_t n, int64_t grain, int64_t *begin, int64_t 
     return true;
 }
 
+bool td_pool_share(td_pool *p, int64_t n, int64_t unit, int64_t *begin, int64_t *end) {
+    int64_t b = atomic_load_explicit(&p->taken, memory_order_relaxed), size = 0;
+    do {
+        if (b >= n) return false;
+        size = p->n_threads == 1 ? n - b : (n - b) / (4 * p->n_threads) / unit * unit;
+        if (size < unit) size = unit;
+        if (size > n - b) size = n - b;
+    } while (
+        !atomic_compare_exchange_weak_explicit(&p->taken, &b, b + size, memory_order_relaxed, memory_order_relaxed));
+    *begin = b;
+    *end = b + size;
+    return true;
+}
+
 uint64_t td_pool_barriers(const td_pool *p) {
     return p->n_barriers;
 }

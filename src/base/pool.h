@@ -1,8 +1,9 @@
 /* The thread pool: one team that walks a whole step together (single program, many threads).
  *
  * td_pool_run wakes the team once per step; inside, stages are separated by td_pool_barrier, which spins briefly and
- * then sleeps. Work inside a stage is split statically with td_pool_span or claimed in chunks with td_pool_take, so
- * that a slow or busy core does not hold the step. Which thread computes what never changes a result. */
+ * then sleeps. Work inside a stage is split statically with td_pool_span or claimed in chunks with td_pool_take or
+ * td_pool_share, so that a slow or busy core does not hold the step. Which thread computes what never changes a result.
+ */
 #ifndef TD_BASE_POOL_H
 #define TD_BASE_POOL_H
 
@@ -32,6 +33,11 @@ void td_pool_barrier(td_pool *p, int ith);
 
 /* Claims the next chunk of [0, n) of at most `grain` items within the current stage; false when all are taken. */
 bool td_pool_take(td_pool *p, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
+
+/* Claims part of what is left of [0, n) within the current stage: a quarter of the thread's share, in whole `unit`s. So
+ * a stage costs few claims, and its last pieces are small: no thread waits long for another, also not for one whose
+ * core is slow or busy elsewhere. Not to be mixed with td_pool_take in one stage. */
+bool td_pool_share(td_pool *p, int64_t n, int64_t unit, int64_t *begin, int64_t *end);
 
 /* The ith of nth nearly equal parts of [0, n), boundaries rounded to multiples of `unit`. */
 static inline void td_pool_span(int64_t n, int64_t unit, int ith, int nth, int64_t *begin, int64_t *end) {

@@ -24,6 +24,7 @@ typedef struct bench_row {
     int n_reps;
     int n_tokens;        /* per repetition */
     uint64_t step_bytes; /* weights of one decode step */
+    uint64_t token_macs; /* of one prompt token */
     uint64_t barriers;   /* of one repetition */
     double limit_share;  /* of the machine's own limit: bandwidth for decode, 8-bit peak for prefill; 0 unknown */
     char time[32];

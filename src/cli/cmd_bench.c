@@ -286,6 +286,7 @@ static bool measure(bench *b, td_measure_kind kind, int n, int depth, int slots,
     r->n_reps = what.n_reps;
     memcpy(r->ns, m.ns, sizeof m.ns);
     r->step_bytes = m.step_bytes;
+    r->token_macs = m.token_macs;
     r->barriers = m.barriers;
     r->n_tokens = n * (slots > 0 ? slots : 1);
     print_stages(b, &m);
@@ -302,6 +303,8 @@ static void prefill_test(bench *b, int n, int depth) {
     r.n_prompt = n;
     r.n_depth = depth;
     if (!measure(b, TD_MEASURE_PREFILL, n, depth, 1, &r)) return;
+    double ns = median_ns(&r); /* attention is left out: the share is of the work with weights */
+    if (b->int8_macs > 0 && ns > 0) r.limit_share = (double)r.token_macs * n / (ns * 1e-9) / b->int8_macs;
     print_row(b, &r);
 }
 

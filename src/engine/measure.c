@@ -142,7 +142,9 @@ static td_status run_measure(td_engine *e, void *arg, td_error *err) {
         td_workspace_time(e->work, false);
     }
     for (int i = 0; i < n_slots; i++) td_slot_forget(e, &e->slots[i]);
-    c->out->step_bytes = td_model_memory_use(e->model).step_bytes;
+    td_model_memory use = td_model_memory_use(e->model);
+    c->out->step_bytes = use.step_bytes;
+    c->out->token_macs = use.token_macs;
     return status;
 }
 

@@ -75,6 +75,8 @@ const attn_ops *td_attn_ops_for(int level) {
     if (level == TD_CPU_AVX2) return &td_attn_ops_avx2;
     if (level == TD_CPU_AVXVNNI) return &td_attn_ops_avxvnni;
     if (level == TD_CPU_AVX512 || level == TD_CPU_AVX512BF16) return &td_attn_ops_avx512;
+#elif defined(__aarch64__)
+    if (level == TD_CPU_NEON || level == TD_CPU_I8MM) return &td_attn_ops_neon;
 #endif
     return &td_attn_ops_ref;
 }

@@ -134,7 +134,7 @@ const attn_ops *td_attn_ops(void);           /* for td_cpu_current() */
 const attn_ops *td_attn_ops_for(int level);  /* tests; NULL where the build or the processor lacks it */
 void td_attn_ops_override(const attn_ops *); /* tests; NULL: back */
 extern const attn_ops td_attn_ops_ref;
-extern const attn_ops td_attn_ops_avx2, td_attn_ops_avxvnni, td_attn_ops_avx512;
+extern const attn_ops td_attn_ops_avx2, td_attn_ops_avxvnni, td_attn_ops_avx512, td_attn_ops_neon;
 
 /* What all sets compute alike, in scalar form. */
 

@@ -10,10 +10,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_VALUES = 1024, L2_BYTES = 384 * 1024, GLU_BLOCKS = 4 };
-/* Rows from which expanding pays; rows and blocks of 32 results of a fused product between two quantisations (64 KB).
- */
-enum { RECT_MIN = 16, GLU_TOK = 256, GLU_PAIRS = 1, GLU_LD = GLU_PAIRS * TD_RECT_ROWS };
+enum { CHUNK_VALUES = 1024, L2_BYTES = 384 * 1024, GLU_BLOCKS = 4, GLU_RUN = 16 };
+/* Rows from which expanding pays; groups of one pass over the rows (their results, 256 KB for 512 rows, stay in L2);
+ * rows and blocks of 32 results of a fused product between two quantisations (2 x 64 KB). */
+enum { RECT_MIN = 16, RECT_GROUPS = 8, GLU_TOK = 512, GLU_PAIRS = 1, GLU_LD = GLU_PAIRS * TD_RECT_ROWS };
 
 /* The beginning of every scratch. */
 typedef struct rect_mem {
@@ -233,7 +233,9 @@ void td_matmul(const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, const
                float *y, int64_t ldy, void *scratch) {
     view v = view_make(m, a);
     if (use_rect(&v, m, n_tok)) {
-        rect_matmul(&v, m, expert, g0, g1, t0, n_tok, y + g0 * TD_GROUP, ldy, &((rect_mem *)scratch)->w);
+        for (int64_t g = g0; g < g1; g += RECT_GROUPS)
+            rect_matmul(&v, m, expert, g, g + RECT_GROUPS < g1 ? g + RECT_GROUPS : g1, t0, n_tok, y + g * TD_GROUP, ldy,
+                        &((rect_mem *)scratch)->w);
         return;
     }
     int64_t chunk = chunk_blocks(&v, m->k, n_tok);
@@ -267,24 +269,27 @@ static void glu_part(const view *v, const td_matrix *m, int32_t expert, int64_t 
 
 void td_matmul_glu(const td_matrix *gate, const td_matrix *up, int32_t expert, int64_t b0, int64_t b1, const td_acts *a,
                    int32_t t0, int32_t n_tok, const td_acts *out, int32_t u0, void *scratch) {
-    enum { LD = GLU_BLOCKS * 32 };
-    _Alignas(64) float g_buf[TD_WIDE * LD], u_buf[TD_WIDE * LD];
     view vg = view_make(gate, a), vu = view_make(up, a);
     if (use_rect(&vg, gate, n_tok) && use_rect(&vu, up, n_tok)) {
         rect_glu(&vg, &vu, gate, up, expert, b0, b1, t0, n_tok, out, u0, scratch);
         return;
     }
     int64_t cg = chunk_blocks(&vg, gate->k, n_tok), cu = chunk_blocks(&vu, up->k, n_tok);
-    for (int64_t b = b0; b < b1; b += GLU_BLOCKS) {
-        int64_t be = b + GLU_BLOCKS < b1 ? b + GLU_BLOCKS : b1, g0 = 2 * b, g1 = 2 * be;
+    rect_mem *mem = scratch;
+    float *g_buf = mem->gate, *u_buf = mem->up; /* [TD_WIDE][32 * step] at most */
+    /* Few rows: long runs, as each change from gate to up is a stream of memory that begins anew. More: what L2 holds.
+     */
+    const int64_t step = n_tok <= TD_PANEL ? GLU_RUN : GLU_BLOCKS, ld = 32 * step;
+    for (int64_t b = b0; b < b1; b += step) {
+        int64_t be = b + step < b1 ? b + step : b1, g0 = 2 * b, g1 = 2 * be;
         if (g1 > gate->n_groups) g1 = gate->n_groups;
         for (int32_t t = t0, n; t < t0 + n_tok; t += n) {
             int32_t ng = tile_rows(&vg, t, t0 + n_tok), nu = tile_rows(&vu, t, t0 + n_tok);
             n = ng < nu ? ng : nu;
-            glu_part(&vg, gate, expert, g0, g1, t, n, cg, g_buf, LD, scratch);
-            glu_part(&vu, up, expert, g0, g1, t, n, cu, u_buf, LD, scratch);
+            glu_part(&vg, gate, expert, g0, g1, t, n, cg, g_buf, ld, scratch);
+            glu_part(&vu, up, expert, g0, g1, t, n, cu, u_buf, ld, scratch);
             for (int32_t i = 0; i < n; i++)
-                vg.kern->acts_glu(out, u0 + (t - t0) + i, g_buf + i * LD, u_buf + i * LD, b, be);
+                vg.kern->acts_glu(out, u0 + (t - t0) + i, g_buf + i * ld, u_buf + i * ld, b, be);
         }
     }
 }

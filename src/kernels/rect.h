@@ -49,9 +49,9 @@ TD_INLINE void expand_run(td_expanded *to, int form, int g, const uint8_t *w, in
 
 /* ---- multiplying: vectors p of rows r0 + p * TD_R by activation rows t ---- */
 
-/* Lines [i0, i0 + n) of a block. */
-TD_INLINE void rect_dots(vi s[RECT_ACC], int form, const uint8_t (*codes)[8][64], const uint8_t *q, int i0, int n,
-                         int r0) {
+/* Lines [i0, i0 + n) of a block; sum8: as in vi_dot, 4 bytes a row. */
+TD_INLINE void rect_dots(vi s[RECT_ACC], int form, const uint8_t (*codes)[8][64], const uint8_t *q, const uint8_t *sum8,
+                         int i0, int n, int r0) {
     vi part[RECT_ACC];
     TD_UNROLL
     for (int i = 0; i < n; i++) {
@@ -64,7 +64,8 @@ TD_INLINE void rect_dots(vi s[RECT_ACC], int form, const uint8_t (*codes)[8][64]
             vb w = vb_load(codes[r / TD_GROUP][i0 + i] + 4 * (r % TD_GROUP));
             TD_UNROLL
             for (int t = 0; t < TD_RECT_T; t++)
-                vi_mac(&s[p * TD_RECT_T + t], &part[p * TD_RECT_T + t], w, a[t], i, n, form_bits(form));
+                vi_mac(&s[p * TD_RECT_T + t], &part[p * TD_RECT_T + t], w, a[t], i, n, form_bits(form),
+                       form_zero_log2(form), sum8 + 4 * t);
         }
     }
 }
@@ -72,15 +73,10 @@ TD_INLINE void rect_dots(vi s[RECT_ACC], int form, const uint8_t (*codes)[8][64]
 /* acc += one block of 32 values, or half of one (h) where scales change every 16. */
 TD_INLINE void rect_half(vf acc[RECT_ACC], int form, const td_expanded *w, int64_t b, int h, const uint8_t *q,
                          const uint8_t *d, const uint8_t *x, int r0) {
-    const int kind = form_kind(form), bits = form_bits(form), zero = form_zero_log2(form);
+    const int kind = form_kind(form);
     const bool halves = kind == SCALE_16 || kind == SCALE_16_MIN, min = kind == SCALE_32_MIN || kind == SCALE_16_MIN;
     vi s[RECT_ACC];
-    TD_UNROLL
-    for (int i = 0; i < RECT_ACC; i++) {
-        const int t = i % TD_RECT_T;
-        s[i] = vi_dot_start(bits, zero, halves ? x + 32 * h + 4 * t : d + 32 + 4 * t);
-    }
-    rect_dots(s, form, w->codes[b], q, 4 * h, halves ? 4 : 8, r0);
+    rect_dots(s, form, w->codes[b], q, halves ? x + 32 * h : d + 32, 4 * h, halves ? 4 : 8, r0);
     TD_UNROLL
     for (int p = 0; p < TD_RECT_P; p++) {
         vf scale = vf_load(w->scale[b][h] + r0 + p * TD_R);

@@ -109,18 +109,18 @@ V_OP vi vi_dot_start(int bits, int zero_log2, const uint8_t *sum8) {
     return (vi)(zero_log2 > 3 ? s << (zero_log2 - 3) : s >> (3 - zero_log2));
 }
 
-/* s += line i of n of a dot product: codes w (u8) times activations a (i8), all lanes' sums of four. `part` is kept
- * between the lines. */
+/* Line i of n of a dot product into s: codes w (u8) times activations a (i8). `part` is kept between the lines. */
 #ifdef TD_VNNI
-V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits) {
-    (void)part, (void)i, (void)n, (void)bits;
-    *s = _mm256_dpbusd_avx_epi32(*s, w, a);
+V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits, int zero_log2, const uint8_t *sum8) {
+    (void)part, (void)n;
+    *s = _mm256_dpbusd_avx_epi32(i == 0 ? vi_dot_start(bits, zero_log2, sum8) : *s, w, a);
 }
 #else
-/* Pairs of products fit 16 bits: 8 of them at 4 bits (8 * 2 * 15 * 127 = 30480), 4 at 5 bits, 2 at 6. Codes of 8 bits
- * go as |w| * sign(a, w) with w = code - 128, which needs no correction. */
-V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits) {
-    const int run = bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+/* Pairs of products fit 16 bits: 8 of them at 4 bits (8 * 2 * 15 * 127 = 30480), 4 at 5 bits, 2 at 6; only then do they
+ * reach s, which takes no register before. Codes of 8 bits go as |w| * sign(a, w) with w = code - 128, which needs no
+ * correction. */
+V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits, int zero_log2, const uint8_t *sum8) {
+    const int most = bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1, run = most < n ? most : n;
     vi p;
     if (bits == 8) {
         w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
@@ -129,15 +129,17 @@ V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits) {
         p = _mm256_maddubs_epi16(w, a);
     }
     *part = i % run == 0 ? p : _mm256_add_epi16(*part, p);
-    if ((i + 1) % run == 0 || i + 1 == n) *s = _mm256_add_epi32(*s, _mm256_madd_epi16(*part, _mm256_set1_epi16(1)));
+    if ((i + 1) % run != 0) return;
+    *s = _mm256_add_epi32(i + 1 == run ? vi_dot_start(bits, zero_log2, sum8) : *s,
+                          _mm256_madd_epi16(*part, _mm256_set1_epi16(1)));
 }
 #endif
 
 /* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code. */
 V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
-    vi s = vi_dot_start(bits, zero_log2, sum8), part = s;
+    vi s, part;
 #pragma GCC unroll 8
-    for (int i = 0; i < n; i++) vi_mac(&s, &part, v[i], vi_bcast(q + 4 * i), i, n, bits);
+    for (int i = 0; i < n; i++) vi_mac(&s, &part, v[i], vi_bcast(q + 4 * i), i, n, bits, zero_log2, sum8);
     return s;
 }
 

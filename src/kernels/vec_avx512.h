@@ -105,18 +105,18 @@ V_OP vi vi_dot_start(int bits, int zero_log2, const uint8_t *sum8) {
     return (vi)s;
 }
 
-/* s += line i of n of a dot product: codes w (u8) times activations a (i8), all lanes' sums of four. */
-V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits) {
-    (void)part, (void)i, (void)n, (void)bits;
-    *s = _mm512_dpbusd_epi32(*s, w, a);
+/* Line i of n of a dot product into s: codes w (u8) times activations a (i8). The first begins with vi_dot_start. */
+V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits, int zero_log2, const uint8_t *sum8) {
+    (void)part, (void)n;
+    *s = _mm512_dpbusd_epi32(i == 0 ? vi_dot_start(bits, zero_log2, sum8) : *s, w, a);
 }
 
 /* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code. */
 V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
-    vi s = vi_dot_start(bits, zero_log2, sum8);
+    vi s, part;
 #pragma GCC unroll 8
-    for (int i = 0; i < n; i++)
-        vi_mac(&s, &s, v[i], vi_bcast(q + 4 * i), i, n, bits); /* broadcast in the instruction */
+    for (int i = 0; i < n; i++) /* the broadcast is in the instruction */
+        vi_mac(&s, &part, v[i], vi_bcast(q + 4 * i), i, n, bits, zero_log2, sum8);
     return s;
 }
 

@@ -105,6 +105,16 @@ static uint64_t layer_bytes(const td_net *net) {
     return n;
 }
 
+static uint64_t layer_macs(const td_net *net) {
+    uint64_t n = 0;
+    for (int i = 0; i < net->pack.n_items; i++) {
+        const td_matrix *m = net->pack.items[i].m;
+        if (m == &net->head) continue;
+        n += (uint64_t)m->n_rows * (uint64_t)m->k * (uint64_t)(m->n_expert > 1 ? net->shape.n_expert_used : 1);
+    }
+    return n;
+}
+
 td_model_memory td_model_memory_use(const td_model *m) {
     const td_pack *p = &m->net.pack;
     td_model_memory u = {.file_bytes = td_gguf_file_bytes(m->net.gguf), .from_cache = p->from_cache};
@@ -114,6 +124,7 @@ td_model_memory td_model_memory_use(const td_model *m) {
     if (m->embd.data != m->net.head.data) u.mapped_bytes += td_matrix_file_bytes(&m->embd);
     if (m->ple_embd.n_rows) u.mapped_bytes += td_matrix_file_bytes(&m->ple_embd);
     u.step_bytes = layer_bytes(&m->net) + m->embd.row_bytes + m->ple_embd.row_bytes;
+    u.token_macs = layer_macs(&m->net);
     return u;
 }
 

@@ -58,7 +58,8 @@ int64_t td_grain(const td_team *t, int64_t n_units) {
 void td_matmuls(const td_team *t, const td_job *jobs, int n_jobs) {
     int64_t total = 0, begin, end, a, b;
     for (int i = 0; i < n_jobs; i++) total += jobs[i].m->n_groups;
-    while (td_pool_take(t->pool, total, td_grain(t, total), &begin, &end)) {
+    /* Pairs of groups: products of many rows take two at a time. */
+    while (td_pool_share(t->pool, total, t->own ? 1 : 2, &begin, &end)) {
         int64_t at = 0;
         for (int i = 0; i < n_jobs; i++) {
             const td_job *j = &jobs[i];

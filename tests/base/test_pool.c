@@ -36,7 +36,8 @@ static void walk(void *arg, int ith, int nth) {
     j->ran[ith]++;
     for (int round = 0; round < j->rounds; round++) {
         int64_t begin, end;
-        while (td_pool_take(j->pool, N_ITEMS, 7, &begin, &end))
+        while (round & 1 ? td_pool_share(j->pool, N_ITEMS, 3, &begin, &end)
+                         : td_pool_take(j->pool, N_ITEMS, 7, &begin, &end))
             for (int64_t i = begin; i < end; i++) j->marks[i]++;
         j->column[ith][round & 1] = round;
         if (j->nap) nap_some(ith); /* longer than any spin: barriers must sleep and be woken */
@@ -75,6 +76,38 @@ static void test_sleeping_barriers(void **state) {
     (void)state;
     run_walk(2, 1, 20, true);
     run_walk(4, 1, 20, true);
+}
+
+typedef struct stall {
+    td_pool *pool;
+    atomic_int n_done;
+    int n_held; /* items of the thread that stands still */
+} stall;
+
+/* Thread 0 claims one piece and then stands still until the others have done all the rest. */
+static void stand_still(void *arg, int ith, int nth) {
+    stall *s = arg;
+    int64_t begin, end;
+    (void)nth;
+    if (ith == 0 && td_pool_share(s->pool, N_ITEMS, 1, &begin, &end)) {
+        s->n_held = (int)(end - begin);
+        while (atomic_load(&s->n_done) + s->n_held < N_ITEMS) nap_some(0);
+    }
+    while (ith != 0 && td_pool_share(s->pool, N_ITEMS, 1, &begin, &end))
+        atomic_fetch_add(&s->n_done, (int)(end - begin));
+}
+
+/* A core that gets nowhere holds the step by one piece at most; a split by threads would hang here. */
+static void test_slow_core(void **state) {
+    (void)state;
+    td_pool *pool = NULL;
+    td_pool_options options = {.n_threads = 2};
+    assert_int_equal(td_pool_create(&pool, &options, NULL), TD_OK);
+    stall s = {.pool = pool};
+    td_pool_run(pool, stand_still, &s);
+    assert_int_equal(atomic_load(&s.n_done) + s.n_held, N_ITEMS);
+    assert_true(s.n_held <= N_ITEMS / 8 + 1);
+    td_pool_destroy(pool);
 }
 
 static void count(void *arg, int ith, int nth) {
@@ -128,8 +161,8 @@ static void test_limits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stages),    cmocka_unit_test(test_sleeping_barriers),
-        cmocka_unit_test(test_many_runs), cmocka_unit_test(test_span),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_many_runs), cmocka_unit_test(test_slow_core),
+        cmocka_unit_test(test_span),      cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-static const int levels[] = {TD_CPU_REF, TD_CPU_AVX2, TD_CPU_AVXVNNI, TD_CPU_AVX512};
+static const int levels[] = {TD_CPU_REF, TD_CPU_AVX2, TD_CPU_AVXVNNI, TD_CPU_AVX512, TD_CPU_NEON};
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 
 static float *make_queries(uint32_t n_rows, uint32_t n_head, uint32_t d, double size) {
