@@ -11,9 +11,10 @@
 #include <string.h>
 
 enum { CHUNK_VALUES = 1024, L2_BYTES = 384 * 1024, GLU_BLOCKS = 4, GLU_RUN = 16 };
-/* Rows from which expanding pays; groups of one pass over the rows (their results, 256 KB for 512 rows, stay in L2);
- * rows and blocks of 32 results of a fused product between two quantisations (2 x 64 KB). */
-enum { RECT_MIN = 16, RECT_GROUPS = 8, GLU_TOK = 512, GLU_PAIRS = 1, GLU_LD = GLU_PAIRS * TD_RECT_ROWS };
+/* Rows from which expanding pays (E2B Q4_0, 16 rows: 87 ms, tiles 71; 32: 141 and 133); groups of one pass over the
+ * rows (their results, 256 KB for 512 rows, stay in L2); rows and blocks of 32 results of a fused product between two
+ * quantisations (2 x 64 KB). */
+enum { RECT_MIN = 48, RECT_FEW = 64, RECT_GROUPS = 8, GLU_TOK = 512, GLU_PAIRS = 1, GLU_LD = GLU_PAIRS * TD_RECT_ROWS };
 
 /* The beginning of every scratch. */
 typedef struct rect_mem {
@@ -233,8 +234,9 @@ void td_matmul(const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, const
                float *y, int64_t ldy, void *scratch) {
     view v = view_make(m, a);
     if (use_rect(&v, m, n_tok)) {
-        for (int64_t g = g0; g < g1; g += RECT_GROUPS)
-            rect_matmul(&v, m, expert, g, g + RECT_GROUPS < g1 ? g + RECT_GROUPS : g1, t0, n_tok, y + g * TD_GROUP, ldy,
+        int64_t per = n_tok < RECT_FEW ? 2 : RECT_GROUPS; /* few rows: weights are read in their order */
+        for (int64_t g = g0; g < g1; g += per)
+            rect_matmul(&v, m, expert, g, g + per < g1 ? g + per : g1, t0, n_tok, y + g * TD_GROUP, ldy,
                         &((rect_mem *)scratch)->w);
         return;
     }

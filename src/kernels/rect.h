@@ -31,6 +31,8 @@ TD_INLINE void expand_run(td_expanded *to, int form, int g, const uint8_t *w, in
     const int subs = form_subs(form), bytes = form_bytes(form);
     uint8_t sc[256], mn[256];
     for (int64_t b = 0; b < n; b++, w += bytes) {
+        /* The next piece of k, while this one meets its rows: with few rows memory is as slow as the arithmetic. */
+        for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w + TD_RECT_BLOCKS / subs * bytes + i, 0, 2);
         if (subs > 1) super_scales(sc, mn, form, w);
         for (int r = 0; r < TD_GROUP; r += TD_R) {
             _Pragma("GCC unroll 1") for (int j = 0; j < subs; j++) {

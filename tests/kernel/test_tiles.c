@@ -25,7 +25,7 @@ static const uint32_t types[] = {TD_TYPE_F32,    TD_TYPE_F16,    TD_TYPE_BF16,  
                                  TD_TYPE_Q5_0,   TD_TYPE_Q5_1,   TD_TYPE_Q8_0,  TD_TYPE_IQ4_NL, TD_TYPE_Q2_K,
                                  TD_TYPE_Q3_K,   TD_TYPE_Q4_K,   TD_TYPE_Q5_K,  TD_TYPE_Q6_K,   TD_TYPE_IQ4_XS,
                                  TD_TYPE_TQ3_1S, TD_TYPE_TQ4_1S, TD_TYPE_MXFP4, TD_TYPE_NVFP4};
-enum { N_TYPES = sizeof types / sizeof *types, MAX_TOK = 35 };
+enum { N_TYPES = sizeof types / sizeof *types, MAX_TOK = 53 };
 
 /* ---- memory that ends at a guard page ---- */
 
@@ -134,7 +134,7 @@ static void check_double(const fixture *f, const float *y) {
                 sum += p;
                 size += p * p;
             }
-            double bound = (transformed ? 0.03 : 2e-6 * sqrt((double)m->k)) * sqrt(size) * (transformed ? 1 : 3) + 1e-9;
+            double bound = (transformed ? 0.04 : 2e-6 * sqrt((double)m->k)) * sqrt(size) * (transformed ? 1 : 3) + 1e-9;
             double got = (double)y[t * m->n_rows + r];
             if (!(fabs(got - sum) <= bound))
                 fail_msg("%s row %d token %d: %g, expected %g", m->type->name, (int)r, t, got, sum);
@@ -163,7 +163,7 @@ static void check_levels(fixture *f, const float *want) {
         product(f, &f->m, 0, MAX_TOK, y, n_rows);
         if (memcmp(y, want, (size_t)(MAX_TOK * n_rows) * sizeof *y) != 0)
             fail_msg("%s %s %dx%d differs from ref", k->name, f->m.type->name, (int)n_rows, (int)f->m.k);
-        for (int n = 1; n <= 19; n++) { /* any tile, from any row */
+        for (int n = 1; n <= 50; n += n < 19 ? 1 : 31) { /* any tile, from any row; rectangles */
             int t0 = n * 7 % (MAX_TOK - n + 1);
             product(f, &f->m, t0, n, y, n_rows);
             if (memcmp(y, want + t0 * n_rows, (size_t)(n * n_rows) * sizeof *y) != 0)
@@ -271,7 +271,7 @@ static void test_argmax(void **st) {
 /* Experts lie one behind the other in both forms; the fused product equals its parts. */
 static void test_experts_and_glu(void **st) {
     (void)st;
-    enum { E = 3, N = 80, K = 96, T = 21 };
+    enum { E = 3, N = 80, K = 96, T = 61 };
     static const uint32_t list[] = {TD_TYPE_Q4_0, TD_TYPE_Q8_0, TD_TYPE_F16, TD_TYPE_Q5_1};
     for (int i = 0; i < 4; i++)
         for (int level = 0; level <= TD_CPU_I8MM; level++) {
