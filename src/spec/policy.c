@@ -119,7 +119,10 @@ void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n
     p->round++;
     if (n_prompt == 0 && base_unknown(p, n + n_other)) return;
     int rows = n + n_other + n_prompt, deepest = 0;
-    double tokens = n, best = tokens / (td_policy_step_ns(p, rows) + 1e-9);
+    /* The time of the prompts' rows is the same for every plan. In it, drafts would look cheap against the step, and
+     * the deep ones would take from the prompts the time that --prefill-ms gives them. */
+    double prompts = td_policy_step_ns(p, rows) - td_policy_step_ns(p, n + n_other);
+    double tokens = n, best = tokens / (td_policy_step_ns(p, rows) - prompts + 1e-9);
     for (;;) {
         int pick = -1;
         for (int i = 0; i < n; i++)
@@ -131,7 +134,7 @@ void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n
         tokens += reach[pick];
         rows++;
         if (depth[pick] < TD_MAX_DRAFT) reach[pick] *= (double)belief[pick][depth[pick]];
-        double rate = tokens / (td_policy_step_ns(p, rows) + chain_ns(p, drafting, deepest) + 1e-9);
+        double rate = tokens / (td_policy_step_ns(p, rows) - prompts + chain_ns(p, drafting, deepest) + 1e-9);
         if (rate > best * MARGIN || (rate > best && deepest > 1)) {
             best = rate;
             for (int i = 0; i < n; i++) asks[i].depth = depth[i];

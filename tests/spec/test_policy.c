@@ -124,6 +124,34 @@ static void test_never_deeper_than_allowed(void **unused) {
     assert_true(s[2].accept[3] > 0.9f);
 }
 
+/* Where every row costs the same, a prompt in the pass changes nothing about what a draft is worth. */
+static void test_prompts_do_not_make_drafts_cheap(void **unused) {
+    (void)unused;
+    for (int free_rows = 0; free_rows < 2; free_rows++) {
+        td_policy p;
+        td_policy_slot slots[4];
+        td_policy_ask asks[4];
+        int sum[2] = {0, 0};
+        td_policy_init(&p);
+        for (int rows = 1; rows <= TD_POLICY_ROWS; rows++)
+            for (int k = 0; k < 2; k++)
+                td_policy_saw_step(&p, rows, (int64_t)(free_rows ? 30e6 + 1e4 * rows : 10e6 + 5e6 * rows));
+        for (int k = 1; k <= 4; k++) td_policy_saw_draft(&p, k, 3000000);
+        for (int i = 0; i < 4; i++) {
+            td_policy_slot_reset(&p, &slots[i]);
+            for (int k = 0; k < 40; k++) td_policy_saw_accept(&p, &slots[i], 1, k % 10 < 6);
+            slots[i].idle_rounds = 0;
+        }
+        for (int with = 0; with < 2; with++) {
+            for (int i = 0; i < 4; i++) asks[i] = (td_policy_ask){.slot = &slots[i], .n_max = 8};
+            td_policy_plan(&p, asks, 4, 0, with ? 24 : 0);
+            for (int i = 0; i < 4; i++) sum[with] += asks[i].depth;
+        }
+        assert_int_equal(sum[0], sum[1]);
+        assert_int_equal(sum[0] > 0, free_rows);
+    }
+}
+
 static void test_look_up(void **unused) {
     (void)unused;
     const uint32_t text[] = {5, 1, 2, 3, 4, 9, 9, 1, 2, 3, 7, 8, 1, 2, 3};
@@ -192,9 +220,13 @@ static void test_knee_with_slots(void **unused) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_near_the_best_fixed_depth),
-                                       cmocka_unit_test(test_knee_with_slots), cmocka_unit_test(test_notices_a_change),
-                                       cmocka_unit_test(test_never_deeper_than_allowed),
-                                       cmocka_unit_test(test_look_up)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_near_the_best_fixed_depth),
+        cmocka_unit_test(test_knee_with_slots),
+        cmocka_unit_test(test_notices_a_change),
+        cmocka_unit_test(test_never_deeper_than_allowed),
+        cmocka_unit_test(test_prompts_do_not_make_drafts_cheap),
+        cmocka_unit_test(test_look_up),
+    };
     return cmocka_run_group_tests_name("policy", tests, NULL, NULL);
 }
