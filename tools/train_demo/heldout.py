@@ -63,7 +63,7 @@ def make(seed, per):
             ("code", 1, 0), ("story", 1, 0), ("tools", 1.5, 0), ("tools", 1, 1), ("my_name", .5, 0), ("unknown", .25, 0),
             ("arith", .75, 2), ("lookup", .75, 2), ("tools", .75, 2), ("tools", .75, 3)]
     for kind, share, mode in plan:
-        g, n = gen.Gen(f"{seed}/{kind}/{mode}", held=True), 0
+        g, n = gen.Gen(f"{seed}/{kind}/{mode}", held=True, mix=3), 0
         while n < max(1, round(per * share)):
             think, step = mode >= 2, mode & 1
             c = {"kind": kind, "system": "", "tools": [], "thinking": think, "turns": []}

@@ -167,6 +167,8 @@ def worker(rank, a, net, frozen, grads, counter, barrier, stats, stop, optpath):
             if i >= a.micro:
                 break
             ids, mask = next(data)
+            while frozen is not None and not (mask[:, 1:-1] & mask[:, 2:]).any():
+                ids, mask = next(data)                      # texts without a turn of the model have nothing to draft
             loss, n, s = target_loss(net, ids, mask, g) if frozen is None else assistant_loss(net, frozen, ids, mask, g)
             (loss / a.norm).backward()
             s["tok"] = ids.numel()
