@@ -193,7 +193,7 @@ static bool other_source(td_engine *e, td_slot *s, int cap, bool mtp) {
 }
 
 void td_draft_prepare(td_engine *e, int n_prompt_rows, bool beside) {
-    td_policy_ask asks[TD_MAX_SLOTS];
+    td_policy_ask asks[TD_MAX_SLOTS] = {0};
     td_draft_request *r = &e->async.request;
     int n_rows = 0;
     bool adaptive = false;

@@ -45,8 +45,10 @@ static json_t *oai_probs(json_t *content, size_t *offset) {
         const char *value = json_object_get(p, "logprob") ? "logprob" : "prob";
         json_array_append(tokens, text);
         json_array_append(logprobs, json_object_get(p, value));
-        json_array_foreach(json_object_get(p, value[0] == 'l' ? "top_logprobs" : "top_probs"), k, q)
+        json_t *list = json_object_get(p, value[0] == 'l' ? "top_logprobs" : "top_probs");
+        json_array_foreach(list, k, q) {
             json_object_set(best, json_string_value(json_object_get(q, "token")), json_object_get(q, value));
+        }
         json_array_append_new(top, best);
         json_array_append_new(offsets, json_integer((json_int_t)*offset));
         *offset += json_string_length(text);
@@ -66,7 +68,7 @@ static json_t *usage_json(const task *t) {
     msg_usage u = task_usage(t);
     return json_pack("{s:I,s:I,s:I,s:{s:I},s:{s:I,s:I,s:I}}", "prompt_tokens", (json_int_t)u.n_prompt,
                      "completion_tokens", (json_int_t)u.n_generated, "total_tokens",
-                     (json_int_t)(u.n_prompt + u.n_generated), "prompt_tokens_details", "cached_tokens",
+                     (json_int_t)u.n_prompt + (json_int_t)u.n_generated, "prompt_tokens_details", "cached_tokens",
                      (json_int_t)u.n_cached, "completion_tokens_details", "reasoning_tokens", (json_int_t)u.n_reasoning,
                      "accepted_prediction_tokens", (json_int_t)u.n_draft_accepted, "rejected_prediction_tokens",
                      (json_int_t)u.n_draft_rejected);
