@@ -556,31 +556,34 @@ def test_wrong_types(s):
 
 
 def test_table(s):
-    """Below and above its limits a number is a 400 with its name, or silently limited where the table says so; at its
-    limits it is taken; of two equal members the last counts."""
+    """In every endpoint: below and above its limits a number is a 400 with its name, or silently limited where the table
+    says so; at its limits it is taken; of two equal members the last counts."""
     rows = json.loads(subprocess.check_output([os.environ["TD_FIELDS"]]))
-    base, path = {"prompt": PROMPT, "n_predict": 1}, "/completion"
-    for r in rows:
-        name, kind = r["name"], r["kind"]
-        if kind not in "ilf":
+    for path, base in ENDPOINTS:
+        for r in rows:
+            if r["kind"] in "ilf":
+                walk_number(s, path, base, r)
+
+
+def walk_number(s, path, base, r):
+    name, number = r["name"], int if r["kind"] in "il" else float
+    step = 1 if number is int else max(abs(r["max"]) * 1e-3, 1e-3)
+    for value in (number(r["min"] - step), number(r["max"] + step)):
+        if not r["clamp"]:
+            refused(s, path, {**base, name: value}, name)
             continue
-        number = int if kind in "il" else float
-        step = 1 if kind in "il" else max(abs(r["max"]) * 1e-3, 1e-3)
-        for value in (number(r["min"] - step), number(r["max"] + step)):
-            if r["clamp"]:
-                got = s.post(path, {**base, name: value})["generation_settings"][name]
-                limit = r["min"] if value < r["min"] else r["max"]
-                check(abs(got - limit) <= 1e-5 * max(1, abs(limit)), name, "given", value, "is", got)
-            else:
-                refused(s, path, {**base, name: value}, name)
-        for value in (number(r["min"]), number(r["max"])):
-            if name == "n" and value > 4 or name == "n_predict" and value != 1:
-                continue
-            status, _, a = s.call("POST", path, {**base, name: value})
-            check(status == 200, name, "at its limit", value, status, a)
-        twice = '"x", "%s": %s' % (name, number(r["max"] if name not in ("n", "n_predict") else 1))
-        status, _, a = s.call("POST", path, raw=with_member(base, name, twice))
-        check(status == 200, name, "given twice", status, a)
+        answer = s.post(path, {**base, name: value})
+        if path == "/completion":                           # the endpoint that shows what it took
+            got, limit = answer["generation_settings"][name], r["min"] if value < r["min"] else r["max"]
+            check(abs(got - limit) <= 1e-5 * max(1, abs(limit)), name, "given", value, "is", got)
+    for value in (number(r["min"]), number(r["max"])):
+        if name == "n" and value > 4 or name == "n_predict" and value != 1:
+            continue
+        status, _, a = s.call("POST", path, {**base, name: value})
+        check(status == 200, path, name, "at its limit", value, status, a)
+    twice = '"x", "%s": %s' % (name, number(r["max"] if name not in ("n", "n_predict") else 1))
+    status, _, a = s.call("POST", path, raw=with_member(base, name, twice))
+    check(status == 200, path, name, "given twice", status, a)
 
 
 def test_own_members(s):
