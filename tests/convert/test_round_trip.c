@@ -7,6 +7,7 @@
  * docs/quantisation.md (ctest -C nightly -L nightly). TD_HF_PAIR may name a folder with checkpoints `target` and
  * `assistant` (tools/train_demo): they are converted first, to floats. */
 #include "../identity/pair.h"
+#include "../share.h"
 #include "convert/convert.h"
 #include "convert/quantize.h"
 
@@ -179,7 +180,7 @@ static double limit_of(score base, score other) {
 static void test_types(void **state) {
     (void)state;
     static const char *const few[] = {"q8_0", "q4_0", "q4_K_M", "tq4_1s"};
-    int n_bad = 0;
+    int n_bad = 0, n_few = test_share((int)(sizeof few / sizeof *few), 1);
     for (int i = 0; i < n_sources; i++) {
         const source *s = &sources[i];
         score base = accept(s->target, s->assistant, s->chat);
@@ -188,7 +189,7 @@ static void test_types(void **state) {
         for (int t = 0; (type = td_ftype_at(t)); t++) {
             char target[600], assistant[600];
             bool chosen = all_types && t > 0;
-            for (size_t k = 0; k < sizeof few / sizeof *few; k++) chosen = chosen || !strcmp(few[k], type->name);
+            for (int k = 0; k < n_few; k++) chosen = chosen || !strcmp(few[k], type->name);
             if (!chosen) continue;
             snprintf(target, sizeof target, "%s/target.gguf", folder);
             snprintf(assistant, sizeof assistant, "%s/assistant.gguf", folder);
