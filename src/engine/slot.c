@@ -227,6 +227,7 @@ void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
         (s->spec.accept == TD_ACCEPT_REJECTION && s->spec.types && !td_engine_reserve_rejection(e))) {
         err = (td_error){TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for probabilities"};
     } else {
+        while (!td_kv_can_grow(e->kv, (uint32_t)s->id, (uint32_t)total) && td_park_drop_oldest(e, NULL)) continue;
         (void)td_kv_admit(e->kv, (uint32_t)s->id, (uint32_t)total, &err);
     }
     if (err.code) {
@@ -301,6 +302,7 @@ void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error 
            s->n_tokens, j->now.truncated);
     /* What the assistant was ahead of is cut off: the cache holds exactly `tokens`. */
     td_kv_truncate(e->kv, (uint32_t)s->id, (uint32_t)s->n_tokens);
+    td_kv_dismiss(e->kv, (uint32_t)s->id); /* else a conversation that is parked would keep the room of its job */
     if (finish != TD_FINISH_ERROR && s->n_tokens > 0) td_kv_checkpoint(e->kv, (uint32_t)s->id);
     pthread_mutex_lock(&e->lock); /* who has seen the job's end finds the slot idle, with the job's last figures */
     td_slot_publish(e, s);

@@ -590,6 +590,10 @@ td_status td_kv_admit(td_kv *kv, uint32_t slot, uint32_t n_total, td_error *err)
     return TD_OK;
 }
 
+void td_kv_dismiss(td_kv *kv, uint32_t slot) {
+    kv->slot[slot].admitted = 0;
+}
+
 void td_kv_get_usage(const td_kv *kv, td_kv_usage *out) {
     uint64_t full = page_bytes(kv, FULL), sliding = page_bytes(kv, SLIDING);
     *out = (td_kv_usage){0};

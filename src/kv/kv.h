@@ -90,6 +90,8 @@ bool td_kv_can_discard(const td_kv *kv, uint32_t slot, uint32_t begin, uint32_t 
 /* Promises the slot room for n_total positions, so that no step of it fails: ERR_BUSY when other promises stand in the
  * way, ERR_CONTEXT when it can never fit. */
 td_status td_kv_admit(td_kv *kv, uint32_t slot, uint32_t n_total, td_error *err);
+/* Ends the promise; what the slot holds stays. */
+void td_kv_dismiss(td_kv *kv, uint32_t slot);
 /* Whether td_kv_admit would succeed. */
 bool td_kv_can_grow(const td_kv *kv, uint32_t slot, uint32_t n_total);
 

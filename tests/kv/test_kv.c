@@ -304,6 +304,15 @@ static void test_admission(void **state) {
     for (uint32_t s = 0; s < 3; s++) check_slot(&m, s, "admission");
     td_kv_clear(m.kv, 1);
     assert_int_equal(td_kv_reserve(m.kv, 2, 64, NULL), TD_OK);
+    /* A promise that was not used up ends: what is held stays, the room is free again. */
+    td_kv_clear(m.kv, 0);
+    m.n[0] = 0;
+    assert_int_equal(td_kv_admit(m.kv, 0, 640, NULL), TD_OK);
+    append(&m, 0, 100, 100);
+    assert_false(td_kv_can_grow(m.kv, 1, 640));
+    td_kv_dismiss(m.kv, 0);
+    check_slot(&m, 0, "dismissed");
+    assert_true(td_kv_can_grow(m.kv, 1, 640));
     td_kv_destroy(m.kv);
 }
 

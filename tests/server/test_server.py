@@ -343,6 +343,9 @@ def test_prompt_cache(s):
                 m = cache_metrics(own)
                 check(m["bytes"] <= int(limit) << 20 and entries(m["entries"]), limit, m)
             check(limit == "0" or m["entries"] > 0, m)
+            # What is kept takes no room from jobs: these may fill the whole context.
+            for k in range(12):
+                own.post("/completion", {**body(k), "n_predict": -1, "stop": [" "], "cache_prompt": k % 3 > 0})
         finally:
             own.stop()
 
