@@ -19,10 +19,8 @@ static int budget(const td_engine *e, const td_slot *s) {
     if (n > room) n = room;
     room = td_reasoning_room(&j->reasoning);
     if (n > room) n = room;
-    if (j->params.n_predict >= 0) {
-        int left = j->params.n_predict - s->n_decoded - 1;
-        if (n > left) n = left;
-    }
+    int most = j->params.n_predict >= 0 ? j->params.n_predict : e->info.n_ctx_train; /* as in limits(), accept.c */
+    if (n > most - s->n_decoded - 1) n = most - s->n_decoded - 1;
     return n < 0 ? 0 : n;
 }
 

@@ -59,6 +59,7 @@ void td_reasoning_push(td_reasoning *r, uint32_t token, bool forced, bool newlin
 int td_reasoning_room(const td_reasoning *r) {
     if (td_reasoning_forced(r) != TD_TOKEN_NONE) return 0;
     if (r->params.budget < 0 || r->phase == TD_REASONING_OUTSIDE) return INT_MAX;
-    int left = r->params.budget - r->n_tokens;
-    return left > 0 ? left + LONGEST_NAME * (r->phase == TD_REASONING_NAME) : LONGEST_NAME;
+    int left = r->params.budget - r->n_tokens, name = r->phase == TD_REASONING_NAME ? LONGEST_NAME : 0;
+    if (left <= 0) return LONGEST_NAME;
+    return left < INT_MAX - name ? left + name : INT_MAX;
 }

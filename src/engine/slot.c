@@ -342,8 +342,9 @@ void td_slot_checkpoint(td_engine *e, td_slot *s) {
 void td_slot_make_room(td_engine *e, td_slot *s) {
     if (!e->params.context_shift || s->phase != TD_SLOT_GENERATE || s->n_tokens + 2 < e->info.n_ctx) return;
     td_job *j = s->job;
-    int keep = j->params.n_keep < 0 ? j->params.n_prompt : j->params.n_keep + 1, n = s->n_tokens;
+    int keep = j->params.n_keep < 0 ? j->params.n_prompt : j->params.n_keep, n = s->n_tokens;
     td_async_drain(e);
+    if (j->params.n_keep >= 0 && keep < n) keep++; /* <bos> */
     if (keep > n - 4) keep = n - 4;
     int drop = j->params.n_discard > 0 && j->params.n_discard < n - keep ? j->params.n_discard : (n - keep) / 2;
     td_error err = {0};

@@ -367,6 +367,12 @@ def test_shift(_):
             same(own.post("/completion", {**body, "cache_prompt": False, "speculative": False})["content"], a["content"], types)
             b = own.post("/completion", {**body, "cache_prompt": False, "n_discard": 16})
             same(b["tokens_predicted"], 500)
+            # Any number to keep is cut to what fits; without a limit the end is the trained context, not a round later.
+            c = own.post("/completion", {**body, "n_predict": 300, "n_keep": 2**31 - 1, "cache_prompt": False})
+            same((c["tokens_predicted"], c["truncated"]), (300, True))
+            if types[0] == "f16":
+                trained = own.get("/v1/models")["data"][0]["meta"]["n_ctx_train"]
+                same(own.post("/completion", {**body, "n_predict": -1})["tokens_predicted"], trained)
 
 
 def test_moved_chunks(_):
