@@ -75,7 +75,8 @@ static bool already_there(td_engine *e, const td_slot *s, const td_parked *spare
 
 td_parked *td_park(td_engine *e, td_slot *s, const td_parked *spare) {
     uint64_t n_bytes = s->n_tokens >= LEAST_TOKENS ? td_kv_slot_bytes(e->kv, (uint32_t)s->id) : 0;
-    if (n_bytes == 0 || n_bytes > e->park_limit || already_there(e, s, spare)) return NULL;
+    uint64_t stays = spare ? spare->n_bytes : 0; /* without this room nothing is won by dropping others */
+    if (n_bytes == 0 || n_bytes + stays > e->park_limit || already_there(e, s, spare)) return NULL;
     while (!free_entry(e) || bytes_in_use(e) + n_bytes > e->park_limit)
         if (!td_park_drop_oldest(e, spare)) return NULL;
     td_parked *p = free_entry(e);

@@ -71,12 +71,13 @@ static bool fits(const td_engine *e, const td_slot *s, const td_job *j) {
 static td_slot *choose(td_engine *e, const td_job *j) {
     td_slot *best = NULL;
     int64_t best_score = 0;
-    int from_other = best_source(e, NULL, j).n;
+    int from_other = -1; /* looked for once there is a slot at all: every waiting job asks before every step */
     for (int i = 0; i < e->params.n_slots; i++) {
         td_slot *s = &e->slots[i];
         if (s->phase != TD_SLOT_IDLE || s->async != TD_ASYNC_NONE || (j->params.slot >= 0 && j->params.slot != i) ||
             !fits(e, s, j))
             continue;
+        if (from_other < 0) from_other = best_source(e, NULL, j).n;
         int own = slot_source(e, s, j).n;
         int64_t in_place = own - (s->n_tokens - own), shared = from_other - s->n_tokens;
         int64_t score = in_place > shared ? in_place : shared;
