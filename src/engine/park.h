@@ -11,7 +11,6 @@
 
 struct td_engine;
 struct td_slot;
-struct td_job;
 
 typedef struct td_parked {
     uint32_t kv_slot; /* the sequence of the cache that holds it */

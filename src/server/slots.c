@@ -107,7 +107,7 @@ struct slot_action {
     action_kind what;
     int slot;
     char name[256], path[4096];
-    bool taken, done; /* the clerk has it in hand; it has finished */
+    bool done;
     td_status status;
     td_error err;
     int n_tokens;
@@ -150,11 +150,9 @@ static void remove_action(server *s, slot_action *a) {
 static void try_action(server *s, slot_action *a) {
     td_error err = {0};
     int64_t t0 = td_clock_ns();
-    a->taken = true;
     pthread_mutex_unlock(&s->tasks_lock);
     td_status status = perform(a, &err);
     pthread_mutex_lock(&s->tasks_lock);
-    a->taken = false;
     if (status == TD_ERR_BUSY && a->x && !s->clerk_stop) return;
     a->status = status;
     a->err = err;

@@ -24,8 +24,6 @@ typedef struct entry {
 struct store {
     pthread_mutex_t lock;
     entry *first; /* newest first */
-    int n;
-    size_t n_bytes;
 };
 
 td_status store_create(store **out, td_error *err) {
@@ -57,11 +55,9 @@ static size_t size_of(const entry *e) {
     return e->items.n_bytes + e->object.n_bytes + sizeof *e;
 }
 
-static void unlink_at(store *s, entry **at) {
+static void unlink_at(entry **at) {
     entry *e = *at;
     *at = e->next;
-    s->n--;
-    s->n_bytes -= size_of(e);
     free_entry(e);
 }
 
@@ -73,7 +69,7 @@ static void trim(store *s) {
     for (entry **at = &s->first; *at;) {
         n_bytes += size_of(*at);
         if (++n > MAX_ENTRIES || n_bytes > MAX_BYTES || now - (*at)->t_ns > MAX_AGE_NS)
-            unlink_at(s, at);
+            unlink_at(at);
         else
             at = &(*at)->next;
     }
@@ -125,8 +121,6 @@ td_status store_put(store *s, const char *owner, const char *id, const msg_reque
     pthread_mutex_lock(&s->lock);
     e->next = s->first;
     s->first = e;
-    s->n++;
-    s->n_bytes += size_of(e);
     trim(s);
     pthread_mutex_unlock(&s->lock);
     return TD_OK;
@@ -167,7 +161,7 @@ bool store_remove(store *s, const char *owner, td_slice id) {
     pthread_mutex_lock(&s->lock);
     entry **at = find(s, owner, id);
     bool found = *at != NULL;
-    if (found) unlink_at(s, at);
+    if (found) unlink_at(at);
     pthread_mutex_unlock(&s->lock);
     return found;
 }

@@ -47,9 +47,8 @@ static void add_logprobs(task *t, choice *c, const td_event *ev) {
 }
 
 /* What the web page paints: each token with a mark on accepted drafts, in a chunk of its own. */
-static void send_picture(task *t, choice *c, const td_event *ev) {
+static void send_picture(task *t, const td_event *ev) {
     json_t *list = json_array();
-    (void)c;
     for (int i = 0; i < ev->n_tokens; i++) {
         size_t n = 0;
         const char *text = td_token_text(t->s->engine, ev->tokens[i], false, &n);
@@ -69,7 +68,7 @@ void chat_tokens(task *t, choice *c, const td_event *ev) {
     (void)td_chat_parser_text(c->parser, ev->text, ev->n_text);
     c->writer.timings = NULL;
     free(timings);
-    if (t->f.tandem && t->streaming && t->api == API_CHAT) send_picture(t, c, ev);
+    if (t->f.tandem && t->streaming && t->api == API_CHAT) send_picture(t, ev);
 }
 
 void chat_progress(task *t, choice *c, const td_event *ev) {
