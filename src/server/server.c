@@ -97,6 +97,7 @@ static void *load(void *arg) {
            (double)i->work_bytes / 1048576);
     td_log(TD_LOG_INFO, "model %s, %d slots of %d tokens, %d threads%s%s", s->model_id, i->n_slots, i->n_ctx,
            i->n_threads, i->draft_path ? ", assistant with head: " : "", i->draft_head);
+    s->t_alive_ns = td_clock_ns(); /* loading may have taken longer than an engine may hang (/health) */
     s->state = SERVER_READY;
     return NULL;
 }
