@@ -295,7 +295,8 @@ static void test_experts_and_glu(void **st) {
             td_acts_init(&w, want.at, T, N, parts);
             memset(out.at, 0, td_acts_bytes(T, N, parts));
             memset(want.at, 0, td_acts_bytes(T, N, parts));
-            for (int t = 0; t < T; t++) td_kernels_get()->acts_set(&a, t, g.x + t * K, NULL, 1.0f, 0, a.n_blocks);
+            for (int t = 0; t < T; t++)
+                td_kernels_get()->acts_set(&a, t, g.x + t % MAX_TOK * K, NULL, 1.0f, 0, a.n_blocks);
             td_matmul_glu(&mg, &mu, 1, 0, 2, &a, 0, T, &o, 0, u.scratch.at);
             td_matmul_glu(&mg, &mu, 1, 2, 3, &a, 0, 5, &o, 0, u.scratch.at);
             td_matmul_glu(&mg, &mu, 1, 2, 3, &a, 5, T - 5, &o, 5, u.scratch.at);
