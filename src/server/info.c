@@ -10,8 +10,9 @@
 #include <string.h>
 #include <time.h>
 
-/* A supervisor restarts a server whose engine hangs. */
-#define HUNG_NS ((int64_t)60 * 1000000000)
+/* A supervisor restarts a server whose engine hangs. A batch of a prompt of the largest model takes two minutes on few
+ * cores. */
+#define HUNG_NS ((int64_t)600 * 1000000000)
 
 http_turn serve_health(server *s, http_exchange *x) {
     if (td_clock_ns() - s->t_alive_ns > HUNG_NS) return answer_json(x, 500, json_pack("{s:s}", "status", "error"));
