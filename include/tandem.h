@@ -210,8 +210,9 @@ TD_API td_status td_slot_erase(td_engine *e, int slot, int *n_erased, td_error *
 /* Whole or absent; the file names its model by hash. */
 TD_API td_status td_slot_save(td_engine *e, int slot, const char *path, int *n_tokens, uint64_t *n_bytes,
                               td_error *err);
-TD_API td_status td_slot_restore(td_engine *e, int slot, const char *path, int *n_tokens, uint64_t *n_bytes,
-                                 td_error *err);
+/* Jobs with the same cache_key (td_job_params) may go on from it; NULL: those without a key. */
+TD_API td_status td_slot_restore(td_engine *e, int slot, const char *path, const char *cache_key, int *n_tokens,
+                                 uint64_t *n_bytes, td_error *err);
 
 typedef struct td_slot_info {
     int id, job, last_job; /* job -1: idle; then what follows n_tokens is about last_job, -1: none */

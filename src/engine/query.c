@@ -121,7 +121,7 @@ void td_engine_describe_file(const td_gguf *g, td_engine_info *i) {
 
 typedef struct slot_call {
     int slot;
-    const char *path;
+    const char *path, *cache_key;
     int n_tokens;
     uint64_t n_bytes;
     uint32_t last;
@@ -221,7 +221,7 @@ td_status td_slot_save(td_engine *e, int slot, const char *path, int *n_tokens, 
 }
 
 /* Everything is checked before the slot is touched; the cache's own check leaves it empty on failure. */
-static td_status restore(td_engine *e, td_slot *s, const td_map *m, td_error *err) {
+static td_status restore(td_engine *e, td_slot *s, const td_map *m, const char *cache_key, td_error *err) {
     td_cursor c = td_cursor_make(m->data, m->n_bytes, 0);
     save_header h;
     td_slice head, tokens, kv, rest;
@@ -255,6 +255,13 @@ static td_status restore(td_engine *e, td_slot *s, const td_map *m, td_error *er
         return td_fail(err, TD_ERR_FORMAT, 16, "the saved slot names %llu tokens and holds %u",
                        (unsigned long long)h.n_tokens, td_kv_n_pos(e->kv, (uint32_t)s->id));
     }
+    char *key = cache_key ? strdup(cache_key) : NULL;
+    if (cache_key && !key) {
+        td_slot_forget(e, s);
+        return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory to restore slot %d", s->id);
+    }
+    free(s->cache_key);
+    s->cache_key = key;
     memcpy(s->tokens, tokens.data, h.n_tokens * 4);
     s->n_tokens = (int)h.n_tokens;
     return TD_OK;
@@ -267,7 +274,7 @@ static td_status run_restore(td_engine *e, void *arg, td_error *err) {
     td_status status = idle_slot(e, c->slot, &s, err);
     if (!status) status = td_map_open(&m, c->path, err);
     if (status) return status;
-    status = restore(e, s, &m, err);
+    status = restore(e, s, &m, c->cache_key, err);
     c->n_bytes = m.n_bytes;
     c->n_tokens = s->n_tokens;
     td_map_close(&m);
@@ -275,8 +282,9 @@ static td_status run_restore(td_engine *e, void *arg, td_error *err) {
     return status;
 }
 
-td_status td_slot_restore(td_engine *e, int slot, const char *path, int *n_tokens, uint64_t *n_bytes, td_error *err) {
-    slot_call c = {.slot = slot, .path = path};
+td_status td_slot_restore(td_engine *e, int slot, const char *path, const char *cache_key, int *n_tokens,
+                          uint64_t *n_bytes, td_error *err) {
+    slot_call c = {.slot = slot, .path = path, .cache_key = cache_key};
     td_status status = td_engine_command(e, run_restore, &c, err);
     if (n_tokens) *n_tokens = c.n_tokens;
     if (n_bytes) *n_bytes = c.n_bytes;

@@ -22,20 +22,24 @@ static const char *given_key(http_exchange *x) {
     return http_header(x, "X-Api-Key");
 }
 
+/* The server's own copy of the key that a request brings; NULL: none of its keys. Every key is compared. */
+static const char *known_key(const server *s, http_exchange *x) {
+    const char *key = given_key(x), *found = NULL;
+    for (int i = 0; key && i < s->o->n_api_keys; i++)
+        if (same_secret(s->o->api_keys[i], key)) found = s->o->api_keys[i];
+    return found;
+}
+
 static bool authorised(const server *s, http_exchange *x) {
-    if (s->o->n_api_keys == 0) return true;
-    const char *key = given_key(x);
-    bool ok = false;
-    for (int i = 0; key && i < s->o->n_api_keys; i++) ok |= same_secret(s->o->api_keys[i], key);
-    return ok;
+    return s->o->n_api_keys == 0 || known_key(s, x);
 }
 
 const char *owner_of(const server *s, http_exchange *x) {
-    return s->o->n_api_keys > 0 ? given_key(x) : NULL;
+    return known_key(s, x);
 }
 
 const char *key_of(const server *s, http_exchange *x) {
-    return s->o->n_api_keys > 1 && !s->o->share_prefixes ? given_key(x) : NULL;
+    return s->o->n_api_keys > 1 && !s->o->share_prefixes ? known_key(s, x) : NULL;
 }
 
 /* Origins are named on the command line; "*" is any, "localhost" the three spellings of this machine. */

@@ -106,6 +106,7 @@ struct slot_action {
     http_exchange *x; /* NULL once the client is gone; under the server's tasks_lock, as all below */
     action_kind what;
     int slot;
+    const char *key; /* the server's own copy, see key_of */
     char name[256], path[4096];
     bool done;
     td_status status;
@@ -134,7 +135,7 @@ static td_status perform(slot_action *a, td_error *err) {
     case ACTION_SAVE:
         return td_slot_save(e, a->slot, a->path, &a->n_tokens, &a->n_bytes, err);
     case ACTION_RESTORE:
-        return td_slot_restore(e, a->slot, a->path, &a->n_tokens, &a->n_bytes, err);
+        return td_slot_restore(e, a->slot, a->path, a->key, &a->n_tokens, &a->n_bytes, err);
     default:
         return td_slot_erase(e, a->slot, &a->n_tokens, err);
     }
@@ -246,7 +247,8 @@ http_turn serve_slot_action(server *s, http_exchange *x, const char *rest) {
     if (what == 3) return answer_error(x, MSG_CHAT, 400, NULL, NULL, "Invalid action");
     slot_action *a = td_calloc(1, sizeof *a);
     if (!a) return answer_error(x, MSG_CHAT, 500, NULL, NULL, "no memory");
-    *a = (slot_action){.kind = WORK_SLOT_ACTION, .s = s, .x = x, .what = (action_kind)what, .slot = (int)id};
+    *a = (slot_action){
+        .kind = WORK_SLOT_ACTION, .s = s, .x = x, .key = key_of(s, x), .what = (action_kind)what, .slot = (int)id};
     http_turn turn = HTTP_WAIT;
     if (what != ACTION_ERASE && !read_name(a, x, &turn)) {
         free(a);

@@ -173,7 +173,7 @@ static void one_operation(driver *d) {
         d->saved += td_slot_save(d->e, slot, d->path, NULL, NULL, &err) == TD_OK;
         break;
     case 2:
-        (void)td_slot_restore(d->e, slot, d->path, NULL, NULL, &err);
+        (void)td_slot_restore(d->e, slot, d->path, NULL, NULL, NULL, &err);
         break;
     case 3:
         if (td_draft_submit(d->e, slot, 300, 1 + (int)(next(d) % 8), &err) == TD_OK && next(d) % 2)

@@ -629,6 +629,21 @@ def test_own_members(s):
 # ---- slots, metrics
 
 
+def test_restored_key(s):
+    """A restored slot belongs to the key that restored it."""
+    own = Server(s.model, "-np", "1", "-c", "512", "--cache-ram", "0", "--slot-save-path", s.folder, "--api-key", "a,b")
+    a, b = {"X-Api-Key": "a"}, {"X-Api-Key": "b"}
+    body = {**GREEDY, "prompt": "Some text to be kept in a file.", "n_predict": 2}
+    try:
+        own.post("/completion", body, a)
+        own.post("/slots/0?action=save", {"filename": "key.slot"}, a)
+        for asks, hit in ((a, True), (b, False)):
+            own.post("/slots/0?action=restore", {"filename": "key.slot"}, a)
+            same(own.post("/completion", body, asks)["timings"]["cache_n"] > 0, hit, asks)
+    finally:
+        own.stop()
+
+
 def test_slots(s):
     slots = s.get("/slots")
     same([x["id"] for x in slots], [0, 1, 2, 3])
