@@ -116,7 +116,7 @@ static void note(td_job *j, const char *format, ...) {
 static int reuse_chunks(td_engine *e, td_slot *s, const td_job *j, int n) {
     int least = j->params.cache_reuse;
     if (least <= 0) return n;
-    for (int from = n + 1; from + least <= s->n_tokens && n + least < j->params.n_prompt;) {
+    for (int from = n + 1; from <= s->n_tokens - least && n < j->params.n_prompt - least;) {
         int m = 0;
         while (from + m < s->n_tokens && n + m < j->params.n_prompt - 1 && s->tokens[from + m] == j->prompt[n + m]) m++;
         if (m < least) {
