@@ -14,7 +14,7 @@ typedef struct synth_values {
     const char *dir, *type, *assistant_type;
     double accept;
     int head, dialect;
-    int64_t seed, n_vocab, n_threads;
+    int64_t seed, n_vocab, n_layer, n_threads;
     bool target_only, assistant_only, quiet;
 } synth_values;
 
@@ -77,6 +77,15 @@ static const td_option synth_table[] = {
      .min = 0,
      .max = 1 << 24,
      .help = "Entries of the vocabulary, a multiple of 128; 0 is the size's own"},
+    {.kind = TD_OPT_INT,
+     .names = "--layers",
+     .offset = offsetof(synth_values, n_layer),
+     .arg = "N",
+     .def = "0",
+     .min = 0,
+     .max = 64,
+     .help =
+         "Layers of the target, whole periods of sliding and full ones: a large size that fits; 0 is the size's own"},
     {.kind = TD_OPT_SWITCH,
      .names = "--target-only",
      .offset = offsetof(synth_values, target_only),
@@ -128,7 +137,8 @@ static td_status run(const char *size, const synth_values *v, td_error *err) {
                           .head = (td_synth_head)v->head,
                           .old_dialect = v->dialect == 1,
                           .seed = (uint64_t)v->seed,
-                          .n_vocab = (uint64_t)v->n_vocab};
+                          .n_vocab = (uint64_t)v->n_vocab,
+                          .n_layer = (uint32_t)v->n_layer};
     o.ftype = td_ftype_by_name(v->type);
     if (v->assistant_type) o.assistant_ftype = td_ftype_by_name(v->assistant_type);
     if (!o.ftype || (v->assistant_type && !o.assistant_ftype)) {

@@ -39,7 +39,8 @@ typedef struct plan {
 
 typedef struct maker { /* one file */
     const td_synth_options *o;
-    const td_synth_shape *s;
+    td_synth_shape shape;
+    const td_synth_shape *s; /* &shape */
     uint64_t n_vocab;
     td_walk walk;
     td_filler embed; /* of the target's embedding, in both files */
@@ -413,8 +414,9 @@ static td_status maker_init(maker *m, const td_synth_options *o, td_error *err) 
     memset(m, 0, sizeof *m);
     m->o = o;
     m->err = err;
-    m->s = td_synth_shape_of(o->size);
-    if (!m->s) return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "no shape is called '%s'", o->size);
+    td_status status = td_synth_shape_make(&m->shape, o->size, o->n_layer, err);
+    if (status != TD_OK) return status;
+    m->s = &m->shape;
     if (!(o->accept >= 0 && o->accept <= 1)) {
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "the accepted share is %g, it must be 0 to 1", o->accept);
     }
@@ -424,7 +426,7 @@ static td_status maker_init(maker *m, const td_synth_options *o, td_error *err) 
                        "a vocabulary of %llu is not a multiple of %d between 1024 and 16777216",
                        (unsigned long long)m->n_vocab, CLUSTER);
     }
-    td_status status = td_walk_make(&m->walk, m->n_vocab, o->seed, o->accept, err);
+    status = td_walk_make(&m->walk, m->n_vocab, o->seed, o->accept, err);
     if (status != TD_OK) return status;
     m->plans = td_calloc(MAX_TENSORS, sizeof *m->plans);
     m->bucket = td_calloc(m->s->n, sizeof *m->bucket);
@@ -489,14 +491,23 @@ td_status td_synth_assistant(const td_synth_options *o, const char *path, td_err
     return status;
 }
 
+static const char *size_name(const td_synth_options *o, char *out, size_t n) {
+    if (!o->n_layer) return o->size;
+    snprintf(out, n, "%s-%ul", o->size, o->n_layer);
+    return out;
+}
+
 void td_synth_target_name(const td_synth_options *o, char *out, size_t n) {
-    snprintf(out, n, "%s-%s.gguf", o->size, o->ftype->name);
+    char size[32];
+    snprintf(out, n, "%s-%s.gguf", size_name(o, size, sizeof size), o->ftype->name);
 }
 
 void td_synth_assistant_name(const td_synth_options *o, char *out, size_t n) {
-    const td_synth_shape *s = td_synth_shape_of(o->size);
+    char size[32];
+    td_synth_shape s;
+    bool ordered = td_synth_shape_make(&s, o->size, 0, NULL) == TD_OK && is_ordered(o, &s);
     /* the target's type is in the name because the assistant's head is the projection of that very embedding */
-    snprintf(out, n, "%s-assistant-%s-a%d%s%s%s%s.gguf", o->size, o->ftype->name, (int)(o->accept * 100 + 0.5),
-             s && is_ordered(o, s) ? "-ordered" : "-dense", o->assistant_ftype ? "-" : "",
+    snprintf(out, n, "%s-assistant-%s-a%d%s%s%s%s.gguf", size_name(o, size, sizeof size), o->ftype->name,
+             (int)(o->accept * 100 + 0.5), ordered ? "-ordered" : "-dense", o->assistant_ftype ? "-" : "",
              o->assistant_ftype ? o->assistant_ftype->name : "", o->old_dialect ? "-old" : "");
 }

@@ -23,6 +23,7 @@ typedef struct td_synth_options {
     bool old_dialect;                /* gemma4_assistant with its names and keys */
     uint64_t seed;
     uint64_t n_vocab; /* 0: the size's own */
+    uint32_t n_layer; /* 0: the size's own; else a multiple of its period of sliding and full layers */
     td_pool *pool;
     td_progress_fn progress;
     void *progress_user;

@@ -84,7 +84,8 @@ typedef struct td_synth_shape {
     uint32_t n_vocab;
 } td_synth_shape;
 
-const td_synth_shape *td_synth_shape_of(const char *size);
+/* The shape of that name; n_layer: fewer or more layers of the same form, a multiple of `period`; 0: its own. */
+td_status td_synth_shape_make(td_synth_shape *out, const char *size, uint32_t n_layer, td_error *err);
 
 /* Keys shared by target and assistant; `arch` is the key prefix. */
 td_status td_synth_put_keys(td_gguf_writer *w, const td_synth_shape *s, const char *arch, bool assistant,

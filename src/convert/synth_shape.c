@@ -116,11 +116,26 @@ const char *td_synth_size_at(int i) {
     return i >= 0 && i < N_SHAPES ? shapes[i].size : NULL;
 }
 
-const td_synth_shape *td_synth_shape_of(const char *size) {
-    for (int i = 0; i < N_SHAPES; i++) {
-        if (strcmp(shapes[i].size, size) == 0) return &shapes[i];
+/* Fewer layers of the same form: whole periods, so that the last layer keeps its full attention, and the share of
+ * layers that read another's cache stays near the original's. */
+static td_status cut(td_synth_shape *s, uint32_t n_layer, td_error *err) {
+    if (n_layer > MAX_LAYERS || n_layer % s->period != 0) {
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "%u layers of %s: a multiple of %u up to %d is needed",
+                       n_layer, s->size, s->period, MAX_LAYERS);
     }
-    return NULL;
+    uint32_t n_period = n_layer / s->period, owning = n_period * (s->n_layer - s->n_shared) / s->n_layer;
+    s->n_shared = (n_period - (owning ? owning : 1)) * s->period;
+    s->n_layer = n_layer;
+    return TD_OK;
+}
+
+td_status td_synth_shape_make(td_synth_shape *out, const char *size, uint32_t n_layer, td_error *err) {
+    for (int i = 0; i < N_SHAPES; i++) {
+        if (strcmp(shapes[i].size, size) != 0) continue;
+        *out = shapes[i];
+        return n_layer ? cut(out, n_layer, err) : TD_OK;
+    }
+    return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "no shape is called '%s'", size);
 }
 
 typedef struct keys { /* first error wins; later calls do nothing */

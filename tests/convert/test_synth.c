@@ -216,10 +216,36 @@ static void test_files_do_not_depend_on_threads(void **state) {
     }
 }
 
+/* A cut shape is the large one in small: the last layer has full attention, and some layer of each kind owns a cache.
+ */
+static void test_fewer_layers(void **state) {
+    (void)state;
+    td_synth_shape s;
+    const char *size;
+    for (int i = 0; (size = td_synth_size_at(i)); i++) {
+        td_synth_shape whole;
+        assert_int_equal(td_synth_shape_make(&whole, size, 0, NULL), TD_OK);
+        assert_int_equal(td_synth_shape_make(&s, size, whole.n_layer, NULL), TD_OK);
+        assert_int_equal(s.n_shared, whole.n_shared);
+        for (uint32_t n = 1; n <= 64; n++) {
+            td_status status = td_synth_shape_make(&s, size, n, NULL);
+            assert_int_equal(status, n % whole.period ? TD_ERR_ARGUMENT : TD_OK);
+            if (status != TD_OK) continue;
+            assert_int_equal(s.n_layer, n);
+            assert_true(n - s.n_shared >= s.period && s.n_shared % s.period == 0);
+            assert_true(whole.n_shared > 0 || s.n_shared == 0);
+        }
+    }
+    assert_int_equal(td_synth_shape_make(&s, "e2b", 10, NULL), TD_OK);
+    assert_int_equal(s.n_shared, 5);
+    assert_int_equal(td_synth_shape_make(&s, "31b", 66, NULL), TD_ERR_ARGUMENT);
+    assert_int_equal(td_synth_shape_make(&s, "7b", 6, NULL), TD_ERR_ARGUMENT);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_walk_is_one_cycle),
-                                       cmocka_unit_test(test_mistakes_are_as_promised),
-                                       cmocka_unit_test(test_rows_have_the_size), cmocka_unit_test(test_clusters),
-                                       cmocka_unit_test(test_files_do_not_depend_on_threads)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_walk_is_one_cycle),  cmocka_unit_test(test_mistakes_are_as_promised),
+        cmocka_unit_test(test_rows_have_the_size), cmocka_unit_test(test_clusters),
+        cmocka_unit_test(test_fewer_layers),       cmocka_unit_test(test_files_do_not_depend_on_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
