@@ -31,6 +31,11 @@ typedef enum td_form_id {
     TD_FORM_GENERIC = TD_FORM_COUNT /* any other type: rows stay as they are and are decoded to F32 at each use */
 } td_form_id;
 
+/* X(name) for each form: float values, blocks of 32 values, blocks of 256. */
+#define TD_FLOAT_FORMS(X) X(F32) X(F16) X(BF16)
+#define TD_BLOCK_FORMS(X) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(TQ3_1S) X(TQ4_1S)
+#define TD_SUPER_FORMS(X) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS)
+
 typedef enum td_field_op {
     TD_FIELD_COPY,
     TD_FIELD_FLIP,   /* i8 codes + 128, so that they are unsigned */
@@ -55,17 +60,17 @@ struct td_form {
 
 const td_form *td_form_of(td_type type); /* GENERIC's when there is none */
 
-/* One group times up to 16 activation rows over a range of blocks. All pointers are those of the first block. */
+/* One group times up to 8 activation rows (F32, F16, BF16: or TD_WIDE) over a range of blocks. All pointers are those
+ * of the first block. */
 typedef struct td_tile_args {
-    const uint8_t *w;        /* packed blocks */
-    int64_t n;               /* blocks of the form; F32, F16, BF16: values */
-    const uint8_t *q;        /* i8 or wht part: codes of row t at q + 32 t, block stride TD_I8_BLOCK */
-    const uint8_t *d;        /* in the same part: f32 scale of row t at d + 4 t, sum8 at d + 32 + 4 t */
-    const uint8_t *x;        /* i8x or whtx part: half8 at x + 4 t and + 32, dsum + 64, dhalf + 96 and + 128 */
-    const float *f;          /* f32 part: value i of row t at f[(i / 32) * 256 + 32 t + i % 32] */
-    size_t q_panel, x_panel; /* bytes to the next panel (wide tiles) */
-    size_t f_panel;          /* floats to the next panel */
-    float *y;                /* y[t * ldy + r] */
+    const uint8_t *w; /* packed blocks */
+    int64_t n;        /* blocks of the form; F32, F16, BF16: values */
+    const uint8_t *q; /* i8 or wht part: codes of row t at q + 32 t, block stride TD_I8_BLOCK */
+    const uint8_t *d; /* in the same part: f32 scale of row t at d + 4 t, sum8 at d + 32 + 4 t */
+    const uint8_t *x; /* i8x or whtx part: half8 at x + 4 t and + 32, dsum + 64, dhalf + 96 and + 128 */
+    const float *f;   /* f32 part: value i of row t at f[(i / 32) * 256 + 32 t + i % 32] */
+    size_t f_panel;   /* floats to the next panel (wide tiles) */
+    float *y;         /* y[t * ldy + r] */
     int64_t ldy;
     bool resume; /* accumulators start from y, not from zero */
 } td_tile_args;

@@ -94,12 +94,8 @@ static void tile(const view *v, const uint8_t *group, int64_t b0, int64_t b1, in
     if (v->q) {
         args.q = v->q + first * TD_I8_BLOCK + 32 * lane;
         args.d = v->q + first * TD_I8_BLOCK + TD_I8_SCALE + 4 * lane;
-        args.q_panel = blocks * TD_I8_BLOCK;
     }
-    if (v->x) {
-        args.x = v->x + first * TD_I8X_BLOCK + 4 * lane;
-        args.x_panel = blocks * TD_I8X_BLOCK;
-    }
+    if (v->x) args.x = v->x + first * TD_I8X_BLOCK + 4 * lane;
     if (v->a->f32) {
         args.f = v->a->f32 + first * TD_PANEL * 32 + 32 * lane;
         args.f_panel = blocks * TD_PANEL * 32;

@@ -17,13 +17,11 @@ enum { RECT_ACC = TD_RECT_P * TD_RECT_T };
 
 TD_INLINE void expand_sub(td_expanded *to, int form, int g, int64_t at, const vb v[8], const vf s[2], const vf m[2],
                           int r) {
-    const int kind = form_kind(form);
-    const int halves = kind == SCALE_16 || kind == SCALE_16_MIN ? 2 : 1;
     TD_UNROLL
     for (int i = 0; i < 8; i++) vb_store(to->codes[at][g][i] + 4 * r, v[i]);
-    for (int h = 0; h < halves; h++) {
+    for (int h = 0; h < (form_halves(form) ? 2 : 1); h++) {
         vf_store(to->scale[at][h] + TD_GROUP * g + r, s[h]);
-        if (kind == SCALE_32_MIN || kind == SCALE_16_MIN) vf_store(to->min[at][h] + TD_GROUP * g + r, m[h]);
+        if (form_has_min(form)) vf_store(to->min[at][h] + TD_GROUP * g + r, m[h]);
     }
 }
 
@@ -38,11 +36,7 @@ TD_INLINE void expand_run(td_expanded *to, int form, int g, const uint8_t *w, in
             _Pragma("GCC unroll 1") for (int j = 0; j < subs; j++) {
                 vf s[2], m[2];
                 vb v[8];
-                if (subs > 1)
-                    super_factors(s, m, form, w, sc, mn, j, r);
-                else
-                    block_scales(s, m, form, w, r);
-                unpack(v, form, w, j, r);
+                load_sub(v, s, m, form, w, sc, mn, j, r);
                 expand_sub(to, form, g, b * subs + j, v, s, m, r);
             }
         }
@@ -75,8 +69,7 @@ TD_INLINE void rect_dots(vi s[RECT_ACC], int form, const uint8_t (*codes)[8][64]
 /* acc += one block of 32 values, or half of one (h) where scales change every 16. */
 TD_INLINE void rect_half(vf acc[RECT_ACC], int form, const td_expanded *w, int64_t b, int h, const uint8_t *q,
                          const uint8_t *d, const uint8_t *x, int r0) {
-    const int kind = form_kind(form);
-    const bool halves = kind == SCALE_16 || kind == SCALE_16_MIN, min = kind == SCALE_32_MIN || kind == SCALE_16_MIN;
+    const bool halves = form_halves(form);
     vi s[RECT_ACC];
     rect_dots(s, form, w->codes[b], q, halves ? x + 32 * h : d + 32, 4 * h, halves ? 4 : 8, r0);
     TD_UNROLL
@@ -86,7 +79,7 @@ TD_INLINE void rect_half(vf acc[RECT_ACC], int form, const td_expanded *w, int64
         for (int t = 0; t < TD_RECT_T; t++) {
             vf *to = &acc[p * TD_RECT_T + t];
             *to = vf_fma(vf_from_vi(s[p * TD_RECT_T + t]), vf_mul(scale, vf_bcast(d + 4 * t)), *to);
-            if (min)
+            if (form_has_min(form))
                 *to = vf_fma(vf_load(w->min[b][h] + r0 + p * TD_R), vf_bcast(x + (halves ? 96 + 32 * h : 64) + 4 * t),
                              *to);
         }
@@ -96,7 +89,6 @@ TD_INLINE void rect_half(vf acc[RECT_ACC], int form, const td_expanded *w, int64
 /* Activation rows [0, n) of four, vectors from row r0 on. */
 TD_INLINE void rect_part(const struct td_rect_args *a, int form, const uint8_t *q, const uint8_t *d, const uint8_t *x,
                          int32_t n, float *y, int r0) {
-    const int kind = form_kind(form);
     vf acc[RECT_ACC];
     TD_UNROLL
     for (int i = 0; i < RECT_ACC; i++) {
@@ -104,8 +96,7 @@ TD_INLINE void rect_part(const struct td_rect_args *a, int form, const uint8_t *
         acc[i] = a->resume && t < n ? vf_load(y + t * a->ldy + r0 + i / TD_RECT_T * TD_R) : vf_zero();
     }
     for (int64_t b = 0; b < a->n; b++, q += TD_I8_BLOCK, d += TD_I8_BLOCK, x += TD_I8X_BLOCK)
-        for (int h = 0; h < (kind == SCALE_16 || kind == SCALE_16_MIN ? 2 : 1); h++)
-            rect_half(acc, form, a->w, b, h, q, d, x, r0);
+        for (int h = 0; h < (form_halves(form) ? 2 : 1); h++) rect_half(acc, form, a->w, b, h, q, d, x, r0);
     TD_UNROLL
     for (int i = 0; i < RECT_ACC; i++) {
         const int t = i % TD_RECT_T;
@@ -139,12 +130,5 @@ TD_INLINE void rect_run(const struct td_rect_args *a, int form) {
 #define TD_RECT_ENTRY(form)                                                                                            \
     k->expand[TD_FORM_##form] = expand_##form;                                                                         \
     k->rect[TD_FORM_##form] = rect_##form;
-
-#define TD_RECT_ALL(X)                                                                                                 \
-    X(Q4_0)                                                                                                            \
-    X(Q4_1)                                                                                                            \
-    X(Q5_0)                                                                                                            \
-    X(Q5_1)                                                                                                            \
-    X(Q8_0) X(IQ4_NL) X(TQ3_1S) X(TQ4_1S) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS)
 
 #endif

@@ -4,8 +4,8 @@
  * as accumulators fit (TD_ACC beside codes, TD_ACC_FLOATS without). In a sub-block of 32 values the codes are unpacked
  * once into eight registers of unsigned bytes and serve T rows of activations: eight dot instructions, one conversion,
  * one multiplication and one fused multiply-add for each, which on Zen 5 leaves the two multiply ports and the two load
- * ports as the limit (5 cycles for 512 products). Registers at T = 16: 16 accumulators, 8 of codes, scale, dot,
- * broadcast, product: 28 of 32.
+ * ports as the limit (5 cycles for 512 products). Registers at T = 8: 8 accumulators, 8 of codes, scale, dot,
+ * broadcast, product: 20 of 32. Float weights have no codes, so that 16 rows (TD_WIDE) fit there.
  *
  * A file of an instruction set includes its vec_*.h, then this, and makes one function per form and T with TD_TILE. */
 #ifndef TD_KERNELS_TILE_H
@@ -32,7 +32,6 @@ TD_INLINE void prefetch_here(const uint8_t *p, int bytes) {
 /* Where a sub-block's activations are. */
 typedef struct lane_ptrs {
     const uint8_t *q, *d, *x;
-    size_t q_panel, x_panel;
 } lane_ptrs;
 
 TD_INLINE lane_ptrs lane_at(lane_ptrs l, int j) {
@@ -44,22 +43,21 @@ TD_INLINE lane_ptrs lane_at(lane_ptrs l, int j) {
 
 /* acc[t] += sub-block: codes v (eight lines), scales s, minima m, activations l. */
 TD_INLINE void mul_add(vf *acc, int form, int T, const vb v[8], const vf s[2], const vf m[2], lane_ptrs l) {
-    const int kind = form_kind(form), bits = form_bits(form), zero = form_zero_log2(form);
+    const int bits = form_bits(form), zero = form_zero_log2(form);
     TD_UNROLL
     for (int t = 0; t < T; t++) {
-        const size_t qp = 32 * (size_t)(t & 7) + (t < 8 ? 0 : l.q_panel), dp = 4 * (size_t)(t & 7);
-        const uint8_t *q = l.q + qp, *d = l.d + dp + (t < 8 ? 0 : l.q_panel), *x = l.x + dp + (t < 8 ? 0 : l.x_panel);
+        const uint8_t *q = l.q + 32 * t, *d = l.d + 4 * t, *x = l.x + 4 * t;
         vf dx = vf_bcast(d);
-        if (kind == SCALE_32 || kind == SCALE_32_MIN) {
+        if (!form_halves(form)) {
             vi dot = vi_dot(v, q, 8, bits, zero, d + 32);
             acc[t] = vf_fma(vf_from_vi(dot), vf_mul(s[0], dx), acc[t]);
-            if (kind == SCALE_32_MIN) acc[t] = vf_fma(m[0], vf_bcast(x + 64), acc[t]);
+            if (form_has_min(form)) acc[t] = vf_fma(m[0], vf_bcast(x + 64), acc[t]);
         } else {
             TD_UNROLL
             for (int h = 0; h < 2; h++) {
                 vi dot = vi_dot(v + 4 * h, q + 16 * h, 4, bits, zero, x + 32 * h);
                 acc[t] = vf_fma(vf_from_vi(dot), vf_mul(s[h], dx), acc[t]);
-                if (kind == SCALE_16_MIN) acc[t] = vf_fma(m[h], vf_bcast(x + 96 + 32 * h), acc[t]);
+                if (form_has_min(form)) acc[t] = vf_fma(m[h], vf_bcast(x + 96 + 32 * h), acc[t]);
             }
         }
     }
@@ -76,32 +74,19 @@ TD_INLINE void acc_end(const vf *acc, const td_tile_args *a, int T, int P, int r
     for (int i = 0; i < P * T; i++) vf_store(a->y + i % T * a->ldy + r0 + i / T * TD_R, acc[i]);
 }
 
-/* Sub-block j of a block of 256, all passes. */
-TD_INLINE void super_block(vf *acc, int form, int T, int P, int r0, const uint8_t *w, const uint8_t *sc,
-                           const uint8_t *mn, int j, lane_ptrs l) {
-    const int bytes = form_bytes(form);
-    if (r0 == 0) prefetch_here(w + bytes / 8 * j, bytes / 8);
+/* Sub-block j of a block, all passes. */
+TD_INLINE void tile_sub(vf *acc, int form, int T, int P, int r0, const uint8_t *w, const uint8_t *sc, const uint8_t *mn,
+                        int j, lane_ptrs l) {
+    const int subs = form_subs(form), bytes = form_bytes(form) / subs;
+    if (r0 == 0 && subs == 1) prefetch(w, bytes);
+    if (r0 == 0 && subs > 1) prefetch_here(w + bytes * j, bytes);
     TD_UNROLL
     for (int p = 0; p < P; p++) {
         int r = r0 + p * TD_R;
         vf s[2], m[2];
         vb v[8];
-        super_factors(s, m, form, w, sc, mn, j, r);
-        unpack(v, form, w, j, r);
+        load_sub(v, s, m, form, w, sc, mn, j, r);
         mul_add(acc + p * T, form, T, v, s, m, lane_at(l, j));
-    }
-}
-
-/* A block of 32, all passes. */
-TD_INLINE void plain_block(vf *acc, int form, int T, int P, int r0, const uint8_t *w, lane_ptrs l) {
-    if (r0 == 0) prefetch(w, form_bytes(form));
-    TD_UNROLL
-    for (int p = 0; p < P; p++) {
-        vf s[2], m[2];
-        vb v[8];
-        block_scales(s, m, form, w, r0 + p * TD_R);
-        unpack(v, form, w, 0, r0 + p * TD_R);
-        mul_add(acc + p * T, form, T, v, s, m, l);
     }
 }
 
@@ -110,20 +95,16 @@ TD_INLINE void tile_blocks(const td_tile_args *a, int form, int T, int P, int r0
     const int subs = form_subs(form), bytes = form_bytes(form);
     vf acc[TD_ACC];
     uint8_t sc[256], mn[256]; /* [16 scales][16 rows] */
-    lane_ptrs l = {a->q, a->d, a->x, a->q_panel, a->x_panel};
+    lane_ptrs l = {a->q, a->d, a->x};
     const uint8_t *w = a->w;
     acc_begin(acc, a, T, P, r0);
     for (int64_t n = a->n; n > 0; n--, w += bytes, l = lane_at(l, subs)) {
-        if (subs == 1) {
-            plain_block(acc, form, T, P, r0, w, l);
-            continue;
-        }
-        super_scales(sc, mn, form, w);
-        if (T <= TD_SUBS_UNROLLED) { /* constant shifts */
+        if (subs > 1) super_scales(sc, mn, form, w);
+        if (subs == 1 || T <= TD_SUBS_UNROLLED) { /* constant shifts */
             TD_UNROLL
-            for (int j = 0; j < subs; j++) super_block(acc, form, T, P, r0, w, sc, mn, j, l);
+            for (int j = 0; j < subs; j++) tile_sub(acc, form, T, P, r0, w, sc, mn, j, l);
         } else { /* unrolled, the code would outgrow the processor's cache of decoded instructions */
-            _Pragma("GCC unroll 1") for (int j = 0; j < subs; j++) super_block(acc, form, T, P, r0, w, sc, mn, j, l);
+            _Pragma("GCC unroll 1") for (int j = 0; j < subs; j++) tile_sub(acc, form, T, P, r0, w, sc, mn, j, l);
         }
     }
     acc_end(acc, a, T, P, r0);
@@ -203,10 +184,32 @@ TD_INLINE td_tile_args tile_rest(const td_tile_args *a, int T) {
         tile_##form##_##A(a);                                                                                          \
         tile_##form##_##B(&b);                                                                                         \
     }
-#define TD_TILE_LIST(form)                                                                                             \
+/* Tiles of 1 to 8 rows: all in one, or from 5 on in two. */
+#define TD_TILES_WHOLE(form)                                                                                           \
+    TD_TILE(form, 1)                                                                                                   \
+    TD_TILE(form, 2)                                                                                                   \
+    TD_TILE(form, 3)                                                                                                   \
+    TD_TILE(form, 4) TD_TILE(form, 5) TD_TILE(form, 6) TD_TILE(form, 7) TD_TILE(form, 8)
+#define TD_TILES_SPLIT(form)                                                                                           \
+    TD_TILE(form, 1)                                                                                                   \
+    TD_TILE(form, 2)                                                                                                   \
+    TD_TILE(form, 3)                                                                                                   \
+    TD_TILE(form, 4)                                                                                                   \
+    TD_TILE_PAIR(form, 5, 3, 2) TD_TILE_PAIR(form, 6, 3, 3) TD_TILE_PAIR(form, 7, 4, 3) TD_TILE_PAIR(form, 8, 4, 4)
+
+/* Puts them into the table `k`. */
+#define TD_TILE_ENTRY(form)                                                                                            \
     {                                                                                                                  \
-        0, tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4, tile_##form##_5, tile_##form##_6,       \
-            tile_##form##_7, tile_##form##_8                                                                           \
+        static const td_tile_fn list[TD_TILES] = {0,                                                                   \
+                                                  tile_##form##_1,                                                     \
+                                                  tile_##form##_2,                                                     \
+                                                  tile_##form##_3,                                                     \
+                                                  tile_##form##_4,                                                     \
+                                                  tile_##form##_5,                                                     \
+                                                  tile_##form##_6,                                                     \
+                                                  tile_##form##_7,                                                     \
+                                                  tile_##form##_8};                                                    \
+        memcpy(k->tile[TD_FORM_##form], list, sizeof list);                                                            \
     }
 
 #endif

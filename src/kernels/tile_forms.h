@@ -9,26 +9,31 @@
 #define TD_INLINE static inline __attribute__((always_inline))
 #define TD_UNROLL _Pragma("GCC unroll 16")
 
-/* How a form scales: one factor per 32 values or per 16, without or with a minimum. */
-enum { SCALE_32, SCALE_32_MIN, SCALE_16, SCALE_16_MIN };
+/* ---- constant properties of forms; the compiler folds them, as `form` is a constant in every instance ---- */
 
-/* Constant properties of forms; the compiler folds them, as `form` is a constant in every instance. */
-TD_INLINE int form_kind(int form) {
+TD_INLINE bool form_halves(int form) { /* scales (and minima) change every 16 values, not every 32 */
     switch (form) {
-    case TD_FORM_Q4_1:
-    case TD_FORM_Q5_1:
-    case TD_FORM_Q4_K:
-    case TD_FORM_Q5_K:
-        return SCALE_32_MIN;
+    case TD_FORM_Q2_K:
     case TD_FORM_Q3_K:
     case TD_FORM_Q6_K:
     case TD_FORM_TQ3_1S:
     case TD_FORM_TQ4_1S:
-        return SCALE_16;
-    case TD_FORM_Q2_K:
-        return SCALE_16_MIN;
+        return true;
     default:
-        return SCALE_32;
+        return false;
+    }
+}
+
+TD_INLINE bool form_has_min(int form) { /* a value is scale * code + minimum */
+    switch (form) {
+    case TD_FORM_Q4_1:
+    case TD_FORM_Q5_1:
+    case TD_FORM_Q2_K:
+    case TD_FORM_Q4_K:
+    case TD_FORM_Q5_K:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -55,10 +60,10 @@ TD_INLINE int form_bits(int form) {
 }
 
 TD_INLINE int form_zero_log2(int form) {
-    return form_kind(form) == SCALE_32_MIN || form_kind(form) == SCALE_16_MIN ? 0 : form_bits(form) - 1;
+    return form_has_min(form) ? 0 : form_bits(form) - 1;
 }
 
-TD_INLINE int form_subs(int form) {
+TD_INLINE int form_subs(int form) { /* sub-blocks of 32 values in a block */
     return form >= TD_FORM_Q2_K && form <= TD_FORM_IQ4_XS ? 8 : 1;
 }
 
@@ -230,41 +235,45 @@ TD_INLINE void super_scales(uint8_t *sc, uint8_t *mn, int form, const uint8_t *w
     }
 }
 
-/* Scales of a block of 32, rows from r on. */
+/* Scales and minima of a block of 32, rows from r on. */
 TD_INLINE void block_scales(vf s[2], vf m[2], int form, const uint8_t *w, int r) {
     s[0] = vf_f16(w + 2 * r);
-    if (form == TD_FORM_Q4_1 || form == TD_FORM_Q5_1) m[0] = vf_f16(w + 32 + 2 * r);
-    if (form == TD_FORM_TQ3_1S || form == TD_FORM_TQ4_1S) {
+    if (form_has_min(form)) m[0] = vf_f16(w + 32 + 2 * r);
+    if (form_halves(form)) { /* the TQ types */
         vf step = vf_set1(form == TD_FORM_TQ3_1S ? TD_TQ3_STEP : TD_TQ4_STEP);
         s[0] = vf_mul(s[0], step);
         s[1] = vf_mul(vf_f16(w + 32 + 2 * r), step);
     }
 }
 
-/* Scales of sub-block j of a block of 256. */
-TD_INLINE void sub_scales(vf s[2], vf m[2], int form, const uint8_t *w, const uint8_t *sc, const uint8_t *mn, vf d,
-                          vf dmin, int j, int r) {
-    const int kind = form_kind(form);
+/* Scales and minima of sub-block j of a block of 256, rows from r on. sc, mn: from super_scales. */
+TD_INLINE void sub_scales(vf s[2], vf m[2], int form, const uint8_t *w, const uint8_t *sc, const uint8_t *mn, int j,
+                          int r) {
+    const bool has_min = form_has_min(form);
+    const vf d = vf_f16(w + 2 * r), dmin = has_min ? vf_f16(w + 32 + 2 * r) : vf_zero();
     if (form == TD_FORM_Q6_K) {
         s[0] = vf_mul(d, vf_i8(w + 32 + 32 * j + r));
         s[1] = vf_mul(d, vf_i8(w + 32 + 32 * j + 16 + r));
-    } else if (kind == SCALE_16 || kind == SCALE_16_MIN) {
+    } else if (form_halves(form)) {
         for (int h = 0; h < 2; h++) {
-            s[h] = vf_mul(d, kind == SCALE_16 ? vf_i8(sc + 16 * (2 * j + h) + r) : vf_u8(sc + 16 * (2 * j + h) + r));
-            if (kind == SCALE_16_MIN) m[h] = vf_neg(vf_mul(dmin, vf_u8(mn + 16 * (2 * j + h) + r)));
+            s[h] = vf_mul(d, has_min ? vf_u8(sc + 16 * (2 * j + h) + r) : vf_i8(sc + 16 * (2 * j + h) + r));
+            if (has_min) m[h] = vf_neg(vf_mul(dmin, vf_u8(mn + 16 * (2 * j + h) + r)));
         }
     } else {
         s[0] = vf_mul(d, form == TD_FORM_IQ4_XS ? vf_i8(sc + 16 * j + r) : vf_u8(sc + 16 * j + r));
-        if (kind == SCALE_32_MIN) m[0] = vf_neg(vf_mul(dmin, vf_u8(mn + 16 * j + r)));
+        if (has_min) m[0] = vf_neg(vf_mul(dmin, vf_u8(mn + 16 * j + r)));
     }
 }
 
-/* Scales and minima of sub-block j, rows from r on. */
-TD_INLINE void super_factors(vf s[2], vf m[2], int form, const uint8_t *w, const uint8_t *sc, const uint8_t *mn, int j,
-                             int r) {
-    vf dmin = vf_zero();
-    if (form == TD_FORM_Q2_K || form == TD_FORM_Q4_K || form == TD_FORM_Q5_K) dmin = vf_f16(w + 32 + 2 * r);
-    sub_scales(s, m, form, w, sc, mn, vf_f16(w + 2 * r), dmin, j, r);
+/* Codes, scales and minima of sub-block j of any block (a block of 32 is one, j 0), rows from r on. sc, mn: from
+ * super_scales where the form has several. */
+TD_INLINE void load_sub(vb v[8], vf s[2], vf m[2], int form, const uint8_t *w, const uint8_t *sc, const uint8_t *mn,
+                        int j, int r) {
+    if (form_subs(form) > 1)
+        sub_scales(s, m, form, w, sc, mn, j, r);
+    else
+        block_scales(s, m, form, w, r);
+    unpack(v, form, w, j, r);
 }
 
 #endif

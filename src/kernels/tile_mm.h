@@ -45,8 +45,8 @@ TD_INLINE vi square_dot(const int8x16_t u[4][2], int rows, int j, int n, const u
 
 /* As mul_add of tile.h. */
 TD_INLINE void square_add(squares *acc, int form, int T, const vb v[8], const vf s[2], const vf m[2], lane_ptrs l) {
-    const int kind = form_kind(form), bits = form_bits(form), zero = bits == 8 ? 0 : form_zero_log2(form);
-    const bool halves = kind == SCALE_16 || kind == SCALE_16_MIN, min = kind == SCALE_32_MIN || kind == SCALE_16_MIN;
+    const int bits = form_bits(form), zero = bits == 8 ? 0 : form_zero_log2(form);
+    const bool halves = form_halves(form);
     int8x16_t u[4][2];
     TD_UNROLL
     for (int i = 0; i < 4; i++) {
@@ -70,7 +70,7 @@ TD_INLINE void square_add(squares *acc, int form, int T, const vb v[8], const vf
                 dot = square_dot(u, r, halves ? 2 * h : 0, halves ? 2 : 4, qa, qb, dot);
                 vf *to = &acc->v[t / 2][r];
                 *to = vf_fma(vf_from_vi(dot), vf_mul(sr, dx), *to);
-                if (!min) continue;
+                if (!form_has_min(form)) continue;
                 const vf mr = r == 0 ? vzip1q_f32(m[h], m[h]) : vzip2q_f32(m[h], m[h]);
                 const int at = halves ? 96 + 32 * h : 64;
                 *to = vf_fma(mr, pair_f32(xa + at, xb + at), *to);
@@ -103,7 +103,7 @@ TD_INLINE void tile_mm(const td_tile_args *a, int form, int T) {
     for (int r = 0; r < 16; r += TD_R) {
         squares acc;
         uint8_t sc[256], mn[256];
-        lane_ptrs l = {a->q, a->d, a->x, a->q_panel, a->x_panel};
+        lane_ptrs l = {a->q, a->d, a->x};
         const uint8_t *w = a->w;
         squares_begin(&acc, a, T, r);
         for (int64_t n = a->n; n > 0; n--, w += bytes, l = lane_at(l, subs)) {
@@ -111,11 +111,7 @@ TD_INLINE void tile_mm(const td_tile_args *a, int form, int T) {
             _Pragma("GCC unroll 1") for (int j = 0; j < subs; j++) {
                 vf s[2], m[2];
                 vb v[8];
-                if (subs > 1)
-                    super_factors(s, m, form, w, sc, mn, j, r);
-                else
-                    block_scales(s, m, form, w, r);
-                unpack(v, form, w, j, r);
+                load_sub(v, s, m, form, w, sc, mn, j, r);
                 square_add(&acc, form, T, v, s, m, lane_at(l, j));
             }
         }
@@ -126,6 +122,20 @@ TD_INLINE void tile_mm(const td_tile_args *a, int form, int T) {
 #define TD_TILE_MM(form, T)                                                                                            \
     static void tile_##form##_##T(const td_tile_args *a) {                                                             \
         tile_mm(a, TD_FORM_##form, T);                                                                                 \
+    }
+
+/* Tiles of 2 to 8 rows. */
+#define TD_TILES_MM(form)                                                                                              \
+    TD_TILE_MM(form, 2)                                                                                                \
+    TD_TILE_MM(form, 3)                                                                                                \
+    TD_TILE_MM(form, 4) TD_TILE_MM(form, 5) TD_TILE_MM(form, 6) TD_TILE_MM(form, 7) TD_TILE_MM(form, 8)
+
+/* Puts them into the table `k`. */
+#define TD_TILE_MM_ENTRY(form)                                                                                         \
+    {                                                                                                                  \
+        static const td_tile_fn list[] = {tile_##form##_2, tile_##form##_3, tile_##form##_4, tile_##form##_5,          \
+                                          tile_##form##_6, tile_##form##_7, tile_##form##_8};                          \
+        memcpy(k->tile[TD_FORM_##form] + 2, list, sizeof list);                                                        \
     }
 
 #endif

@@ -4,8 +4,10 @@
 #include "../levels.h"
 #include "../rect.h"
 
-TD_RECT_ALL(TD_RECT)
+TD_BLOCK_FORMS(TD_RECT)
+TD_SUPER_FORMS(TD_RECT)
 
 void td_avx2_rect(td_kernels *k) {
-    TD_RECT_ALL(TD_RECT_ENTRY)
+    TD_BLOCK_FORMS(TD_RECT_ENTRY)
+    TD_SUPER_FORMS(TD_RECT_ENTRY)
 }

@@ -5,31 +5,8 @@
 #include "../levels.h"
 #include "../tile.h"
 
-#define FORM(form)                                                                                                     \
-    TD_TILE(form, 1)                                                                                                   \
-    TD_TILE(form, 2)                                                                                                   \
-    TD_TILE(form, 3)                                                                                                   \
-    TD_TILE(form, 4)                                                                                                   \
-    TD_TILE_PAIR(form, 5, 3, 2) TD_TILE_PAIR(form, 6, 3, 3) TD_TILE_PAIR(form, 7, 4, 3) TD_TILE_PAIR(form, 8, 4, 4)
-
-FORM(Q2_K)
-FORM(Q3_K)
-FORM(Q4_K)
-FORM(Q5_K)
-FORM(Q6_K)
-FORM(IQ4_XS)
-
-#define ENTRY(form)                                                                                                    \
-    {                                                                                                                  \
-        static const td_tile_fn list[TD_TILES] = TD_TILE_LIST(form);                                                   \
-        memcpy(k->tile[TD_FORM_##form], list, sizeof list);                                                            \
-    }
+TD_SUPER_FORMS(TD_TILES_SPLIT)
 
 void td_avxvnni_tiles_k(td_kernels *k) {
-    ENTRY(Q2_K)
-    ENTRY(Q3_K)
-    ENTRY(Q4_K)
-    ENTRY(Q5_K)
-    ENTRY(Q6_K)
-    ENTRY(IQ4_XS)
+    TD_SUPER_FORMS(TD_TILE_ENTRY)
 }

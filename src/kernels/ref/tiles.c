@@ -249,17 +249,14 @@ static void run(const td_tile_args *a, td_type type, int n_tok) {
     static const td_tile_fn list_##T[TD_TILES] = {                                                                     \
         0,           tile_##T##_1, tile_##T##_2, tile_##T##_3, tile_##T##_4, tile_##T##_5, tile_##T##_6, tile_##T##_7, \
         tile_##T##_8};
-#define ALL(X)                                                                                                         \
-    X(F32)                                                                                                             \
-    X(F16)                                                                                                             \
-    X(BF16)                                                                                                            \
-    X(Q4_0)                                                                                                            \
-    X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS) X(TQ3_1S) X(TQ4_1S)
-
-ALL(FORM)
+TD_FLOAT_FORMS(FORM)
+TD_BLOCK_FORMS(FORM)
+TD_SUPER_FORMS(FORM)
 
 #define ENTRY(T) memcpy(k->tile[TD_FORM_##T], list_##T, sizeof list_##T);
 
 void td_ref_tiles(td_kernels *k) {
-    ALL(ENTRY)
+    TD_FLOAT_FORMS(ENTRY)
+    TD_BLOCK_FORMS(ENTRY)
+    TD_SUPER_FORMS(ENTRY)
 }
