@@ -96,14 +96,8 @@ static attn_soft soft(const float *s, uint32_t b, uint32_t e, const float *v_sca
         float t = tree(sum[0], sum[1]);
         most = t > most ? t : most;
     }
-    most *= 1.0f / ATTN_W_SUM;
-    float large = largest(top) * (1.0f / ATTN_W_MAX);
-    r.w_scale = large > most ? large : most;
-    if (!(r.w_scale > 1e-35f)) {
-        memset(w, 0, TD_ATTN_CHUNK * sizeof *w);
-        r.w_scale = 0.0f;
-        return r;
-    }
+    r.w_scale = attn_weight_scale(largest(top), most, w);
+    if (r.w_scale == 0.0f) return r;
     __m256 inv = _mm256_set1_ps(1.0f / r.w_scale);
     for (uint32_t v = 0; v < TD_ATTN_CHUNK; v += 16) {
         __m256i x = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_load_ps(p + v), inv));
@@ -138,8 +132,7 @@ static float quantise(const float *x, uint32_t n, float most, int16_t *q) {
         __m256 y = _mm256_mul_ps(only_finite(x + i), inv_top);
         sum[i / 8 % 2] = _mm256_fmadd_ps(y, y, sum[i / 8 % 2]);
     }
-    float norm = sqrtf(tree(sum[0], sum[1])) * (1.0f / ATTN_Q_NORM);
-    float scale = t * (norm * most > 1.0f ? norm : 1.0f / most);
+    float scale = attn_query_scale(t, tree(sum[0], sum[1]), most);
     __m256 inv = _mm256_set1_ps(1.0f / scale);
     for (uint32_t i = 0; i < n; i += 16) {
         __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(only_finite(x + i), inv));

@@ -174,4 +174,21 @@ static inline uint32_t attn_byte_of(uint32_t lane) {
 #define ATTN_W_MAX   32700.0f  /* largest weight, */
 #define ATTN_W_SUM   130500.0f /* and largest sum of the weights of a page; times 16,384, with rounding, below 2^31 */
 
+/* Scale of the integer weights w [TD_ATTN_CHUNK] of a row, from the largest weight and the largest sum of a page's.
+ * 0: they add nothing that f32 could hold, or are not numbers, and w is zeroed. */
+static inline float attn_weight_scale(float top, float sum, int16_t *w) {
+    sum *= 1.0f / ATTN_W_SUM;
+    top *= 1.0f / ATTN_W_MAX;
+    float scale = top > sum ? top : sum;
+    if (scale > 1e-35f) return scale;
+    memset(w, 0, TD_ATTN_CHUNK * sizeof *w);
+    return 0.0f;
+}
+
+/* Scale of `quantise`: top is the largest magnitude, sum that of the squares of x / top. */
+static inline float attn_query_scale(float top, float sum, float most) {
+    float norm = sqrtf(sum) * (1.0f / ATTN_Q_NORM);
+    return top * (norm * most > 1.0f ? norm : 1.0f / most);
+}
+
 #endif

@@ -45,8 +45,7 @@ float td_attn_ref_quantise(const float *x, uint32_t n, float most, int16_t *q) {
         float a = fabsf(x[i]) <= 3.0e38f ? x[i] * inv_top : 0.0f;
         lane[i % 16] = fmaf(a, a, lane[i % 16]);
     }
-    float norm = sqrtf(tree(lane)) * (1.0f / ATTN_Q_NORM);
-    float scale = top * (norm * most > 1.0f ? norm : 1.0f / most), inv = 1.0f / scale;
+    float scale = attn_query_scale(top, tree(lane), most), inv = 1.0f / scale;
     for (uint32_t i = 0; i < n; i++) q[i] = (int16_t)attn_round(fabsf(x[i]) <= 3.0e38f ? x[i] * inv : 0.0f);
     return scale;
 }
@@ -195,14 +194,8 @@ attn_soft td_attn_ref_soft(const float *s, uint32_t b, uint32_t e, const float *
         float t = tree(lane);
         sum = t > sum ? t : sum;
     }
-    sum *= 1.0f / ATTN_W_SUM;
-    top *= 1.0f / ATTN_W_MAX;
-    r.w_scale = top > sum ? top : sum;
-    if (!(r.w_scale > 1e-35f)) {
-        memset(w, 0, TD_ATTN_CHUNK * sizeof *w);
-        r.w_scale = 0.0f;
-        return r;
-    }
+    r.w_scale = attn_weight_scale(top, sum, w);
+    if (r.w_scale == 0.0f) return r;
     float inv = 1.0f / r.w_scale;
     for (uint32_t i = 0; i < TD_ATTN_CHUNK; i++) w[i] = (int16_t)attn_round(p[i] * inv);
     return r;

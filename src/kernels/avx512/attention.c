@@ -202,14 +202,8 @@ static attn_soft soft(const float *s, uint32_t b, uint32_t e, const float *v_sca
         float t = tree(sum);
         most = t > most ? t : most;
     }
-    most *= 1.0f / ATTN_W_SUM;
-    float large = _mm512_reduce_max_ps(top) * (1.0f / ATTN_W_MAX);
-    r.w_scale = large > most ? large : most;
-    if (!(r.w_scale > 1e-35f)) {
-        memset(w, 0, TD_ATTN_CHUNK * sizeof *w);
-        r.w_scale = 0.0f;
-        return r;
-    }
+    r.w_scale = attn_weight_scale(_mm512_reduce_max_ps(top), most, w);
+    if (r.w_scale == 0.0f) return r;
     __m512 inv = _mm512_set1_ps(1.0f / r.w_scale);
     for (uint32_t v = 0; v < VECTORS; v++) {
         __m512i x = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(p + 16 * v), inv));
@@ -243,8 +237,7 @@ static float quantise(const float *x, uint32_t n, float most, int16_t *q) {
         __m512 y = _mm512_mul_ps(only_finite(x + i, &a), inv_top);
         sum = _mm512_fmadd_ps(y, y, sum);
     }
-    float norm = sqrtf(tree(sum)) * (1.0f / ATTN_Q_NORM);
-    float scale = t * (norm * most > 1.0f ? norm : 1.0f / most);
+    float scale = attn_query_scale(t, tree(sum), most);
     __m512 inv = _mm512_set1_ps(1.0f / scale);
     for (uint32_t i = 0; i < n; i += 16) {
         __m512i y = _mm512_cvtps_epi32(_mm512_mul_ps(only_finite(x + i, &a), inv));

@@ -171,14 +171,8 @@ static attn_soft soft(const float *s, uint32_t b, uint32_t e, const float *v_sca
         float t = tree(lane);
         sum = t > sum ? t : sum;
     }
-    sum *= 1.0f / ATTN_W_SUM;
-    float most = vmaxvq_f32(top) * (1.0f / ATTN_W_MAX);
-    r.w_scale = most > sum ? most : sum;
-    if (!(r.w_scale > 1e-35f)) {
-        memset(w, 0, TD_ATTN_CHUNK * sizeof *w);
-        r.w_scale = 0.0f;
-        return r;
-    }
+    r.w_scale = attn_weight_scale(vmaxvq_f32(top), sum, w);
+    if (r.w_scale == 0.0f) return r;
     float inv = 1.0f / r.w_scale;
     for (uint32_t i = 0; i < TD_ATTN_CHUNK; i += 4)
         vst1_s16(w + i, vmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(p + i), inv))));
@@ -203,8 +197,7 @@ static float quantise(const float *x, uint32_t n, float most, int16_t *q) {
         float32x4_t y = vmulq_n_f32(only_finite(x + i), 1.0f / t);
         sum[i / 4 % 4] = vfmaq_f32(sum[i / 4 % 4], y, y);
     }
-    float norm = sqrtf(tree(sum)) * (1.0f / ATTN_Q_NORM);
-    float scale = t * (norm * most > 1.0f ? norm : 1.0f / most), inv = 1.0f / scale;
+    float scale = attn_query_scale(t, tree(sum), most), inv = 1.0f / scale;
     for (uint32_t i = 0; i < n; i += 4)
         vst1_s16(q + i, vmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(only_finite(x + i), inv))));
     return scale;
