@@ -173,7 +173,7 @@ typedef struct task {
     bool headers, streaming, started, finished; /* stream: its headers went out, its beginning did; a slot was taken */
     int64_t t_begin_ns, t_ping_ns, t_deadline_ns; /* deadline 0: none */
     char model[128];
-    char *owner; /* API key whose responses are stored; NULL: no keys */
+    const char *owner; /* see owner_of */
     bool listed;
     struct task *next; /* garbage */
     struct task *next_running, *prev_running;
@@ -250,6 +250,7 @@ void slot_note_text(task *t, choice *c, const td_event *ev);
 
 /* Parses the body as a JSON object; on failure answers 400 itself and returns NULL. */
 const td_json *read_body(http_exchange *x, td_arena *a, msg_dialect d, http_turn *turn);
+/* The server's own copy of a request's API key: the same key is the same pointer, as long as the server lives. */
 const char *key_of(const server *s, http_exchange *x);   /* of prefixes; NULL: they are shared */
 const char *owner_of(const server *s, http_exchange *x); /* of stored responses; NULL: there are no keys */
 

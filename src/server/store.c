@@ -15,7 +15,7 @@
 
 typedef struct entry {
     char id[64];
-    char *owner; /* NULL: none */
+    const char *owner; /* NULL: none */
     td_buf items, object;
     int64_t t_ns;
     struct entry *next;
@@ -37,7 +37,6 @@ static void free_entry(entry *e) {
     if (!e) return;
     td_buf_free(&e->items);
     td_buf_free(&e->object);
-    free(e->owner);
     free(e);
 }
 
@@ -80,8 +79,7 @@ static entry **find(store *s, const char *owner, td_slice id) {
     entry **at = &s->first;
     for (; *at; at = &(*at)->next) {
         const entry *e = *at;
-        bool mine = owner && e->owner ? strcmp(owner, e->owner) == 0 : !owner == !e->owner;
-        if (mine && strlen(e->id) == id.n_bytes && memcmp(e->id, id.data, id.n_bytes) == 0) break;
+        if (e->owner == owner && strlen(e->id) == id.n_bytes && memcmp(e->id, id.data, id.n_bytes) == 0) break;
     }
     return at;
 }
@@ -108,10 +106,9 @@ td_status store_put(store *s, const char *owner, const char *id, const msg_reque
     entry *e = td_calloc(1, sizeof *e);
     if (!e) return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for a response");
     snprintf(e->id, sizeof e->id, "%s", id);
-    e->owner = owner ? strdup(owner) : NULL;
+    e->owner = owner;
     e->t_ns = td_clock_ns();
-    bool ok = (!owner || e->owner) && add_input(&e->items, r->previous) &&
-              add_input(&e->items, td_json_get(r->body, "input")) &&
+    bool ok = add_input(&e->items, r->previous) && add_input(&e->items, td_json_get(r->body, "input")) &&
               add_items(&e->items, w->items.data, w->items.n_bytes) &&
               td_buf_add(&e->object, w->object.data, w->object.n_bytes);
     if (!ok) {

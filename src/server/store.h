@@ -10,7 +10,8 @@ td_status store_create(store **out, td_error *err);
 void store_destroy(store *s);
 
 /* Keeps the conversation up to here (previous items, this request's input, the answer's items) and the response object.
- * `owner`: the API key it belongs to, NULL without keys. */
+ * `owner`: the API key it belongs to, NULL without keys; it must outlive the store, and the same one is the same
+ * pointer (owner_of in app.h). */
 td_status store_put(store *s, const char *owner, const char *id, const msg_request *r, const msg_writer *w,
                     td_error *err);
 /* The conversation's items as an array in the arena. TD_ERR_ARGUMENT when there is no such response of this owner. */

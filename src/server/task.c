@@ -65,7 +65,6 @@ void task_free(task *t) {
     td_grammar_unref(t->f.grammar);
     td_chat_prompt_free(&t->prompt);
     free(t->choices);
-    free(t->owner);
     td_arena_destroy(t->arena);
     pthread_mutex_destroy(&t->lock);
     atomic_fetch_sub(&t->s->n_tasks, 1);
@@ -118,10 +117,6 @@ void task_unlist(task *t) {
     pthread_mutex_unlock(&s->tasks_lock);
 }
 
-static bool same_owner(const task *t, const char *owner) {
-    return owner && t->owner ? strcmp(owner, t->owner) == 0 : !owner == !t->owner;
-}
-
 http_turn serve_control(server *s, http_exchange *x) {
     http_turn turn = HTTP_ANSWER;
     td_arena *a = td_arena_create(1 << 20);
@@ -139,7 +134,7 @@ http_turn serve_control(server *s, http_exchange *x) {
     } else {
         pthread_mutex_lock(&s->tasks_lock);
         for (task *t = s->tasks; t && !found; t = t->next_running) {
-            if (!td_json_is_string(id, t->head.id) || !same_owner(t, owner_of(s, x))) continue;
+            if (!td_json_is_string(id, t->head.id) || t->owner != owner_of(s, x)) continue;
             found = true;
             refused = !t->f.reasoning_control;
             for (int i = 0; i < t->n_choices && !refused; i++) td_job_end_reasoning(t->choices[i].job);

@@ -119,8 +119,7 @@ static http_turn launch(server *s, http_exchange *x, task *t) {
     t->n_choices = t->n_prompts * t->f.n;
     t->choices = td_calloc((size_t)t->n_choices, sizeof *t->choices);
     if (!t->choices) return answer_error(x, t->dialect, 500, NULL, NULL, "no memory");
-    const char *owner = owner_of(s, x);
-    if (owner && !(t->owner = strdup(owner))) return answer_error(x, t->dialect, 500, NULL, NULL, "no memory");
+    t->owner = owner_of(s, x);
     if (start_jobs(t, &err) || (task_is_chat(t) && chat_choices(t, &err))) return refuse(x, t, &err, NULL);
     task_list(t);
     return HTTP_WAIT;
