@@ -131,6 +131,10 @@ const field_info *fields_table(int *n);
 
 typedef enum api { API_COMPLETION, API_OAI_COMPLETION, API_CHAT, API_ANTHROPIC, API_RESPONSES } api;
 
+static inline msg_dialect api_dialect(api kind) {
+    return kind == API_ANTHROPIC ? MSG_ANTHROPIC : kind == API_RESPONSES ? MSG_RESPONSES : MSG_CHAT;
+}
+
 typedef struct choice {
     struct task *task;
     int index;
@@ -180,8 +184,7 @@ typedef struct task {
 } task;
 
 /* task_begin.c */
-http_turn task_begin_completion(server *s, http_exchange *x, api kind);
-http_turn task_begin_chat(server *s, http_exchange *x, api kind);
+http_turn task_begin(server *s, http_exchange *x, api kind);
 td_status chat_prompt(server *s, const msg_request *r, td_arena *a, td_chat_prompt *prompt, td_tokens *ids,
                       td_error *err);
 /* With the stored items of a previous response, where the body names one (`owner` may read its own only). */

@@ -356,7 +356,7 @@ http_turn serve_apply_template(server *s, http_exchange *x) {
 }
 
 http_turn serve_count(server *s, http_exchange *x, api kind) {
-    msg_dialect d = kind == API_ANTHROPIC ? MSG_ANTHROPIC : kind == API_RESPONSES ? MSG_RESPONSES : MSG_CHAT;
+    msg_dialect d = api_dialect(kind);
     rendered p = {0};
     if (!render(&p, s, x, kind, d)) return p.c.turn;
     int n = (int)p.ids.n;

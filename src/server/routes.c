@@ -87,16 +87,16 @@ static msg_dialect dialect_of(const char *path) {
     return strncmp(path, "/v1/messages", 12) == 0 ? MSG_ANTHROPIC : MSG_CHAT;
 }
 
-typedef struct get_route {
+typedef struct simple_route {
     const char *path;
     http_turn (*serve)(server *s, http_exchange *x);
-} get_route;
+} simple_route;
 
 static http_turn models(server *s, http_exchange *x) {
     return serve_models(s, x, NULL);
 }
 
-static const get_route gets[] = {
+static const simple_route gets[] = {
     {"/props", serve_props}, {"/slots", serve_slots}, {"/metrics", serve_metrics},
     {"/models", models},     {"/v1/models", models},  {"/api/tags", serve_tags},
 };
@@ -110,26 +110,35 @@ static http_turn get(server *s, http_exchange *x, const char *path) {
     return answer_error(x, dialect_of(path), 404, NULL, NULL, "File Not Found");
 }
 
-typedef struct post_route {
+typedef struct prompt_route { /* its body holds a prompt in the form of one of the interfaces */
     const char *path;
-    int kind; /* 0 completion, 1 chat, 2 count */
-    api api;
-} post_route;
+    http_turn (*serve)(server *s, http_exchange *x, api kind);
+    api kind;
+} prompt_route;
 
-static const post_route posts[] = {
-    {"/completion", 0, API_COMPLETION},
-    {"/completions", 0, API_COMPLETION},
-    {"/v1/completions", 0, API_OAI_COMPLETION},
-    {"/v1/chat/completions", 1, API_CHAT},
-    {"/chat/completions", 1, API_CHAT},
-    {"/v1/messages", 1, API_ANTHROPIC},
-    {"/v1/responses", 1, API_RESPONSES},
-    {"/responses", 1, API_RESPONSES},
-    {"/v1/messages/count_tokens", 2, API_ANTHROPIC},
-    {"/v1/chat/completions/input_tokens", 2, API_CHAT},
-    {"/chat/completions/input_tokens", 2, API_CHAT},
-    {"/v1/responses/input_tokens", 2, API_RESPONSES},
-    {"/responses/input_tokens", 2, API_RESPONSES},
+static const prompt_route prompts[] = {
+    {"/completion", task_begin, API_COMPLETION},
+    {"/completions", task_begin, API_COMPLETION},
+    {"/v1/completions", task_begin, API_OAI_COMPLETION},
+    {"/v1/chat/completions", task_begin, API_CHAT},
+    {"/chat/completions", task_begin, API_CHAT},
+    {"/v1/messages", task_begin, API_ANTHROPIC},
+    {"/v1/responses", task_begin, API_RESPONSES},
+    {"/responses", task_begin, API_RESPONSES},
+    {"/v1/messages/count_tokens", serve_count, API_ANTHROPIC},
+    {"/v1/chat/completions/input_tokens", serve_count, API_CHAT},
+    {"/chat/completions/input_tokens", serve_count, API_CHAT},
+    {"/v1/responses/input_tokens", serve_count, API_RESPONSES},
+    {"/responses/input_tokens", serve_count, API_RESPONSES},
+};
+
+static const simple_route posts[] = {
+    {"/tokenize", serve_tokenize},
+    {"/detokenize", serve_detokenize},
+    {"/apply-template", serve_apply_template},
+    {"/api/show", serve_show},
+    {"/v1/chat/completions/control", serve_control},
+    {"/chat/completions/control", serve_control},
 };
 
 /* What a text model cannot do: 501 with the reason. */
@@ -149,18 +158,10 @@ static const struct {
 };
 
 static http_turn post(server *s, http_exchange *x, const char *path) {
-    for (size_t i = 0; i < sizeof posts / sizeof *posts; i++) {
-        if (strcmp(path, posts[i].path) != 0) continue;
-        return posts[i].kind == 0   ? task_begin_completion(s, x, posts[i].api)
-               : posts[i].kind == 1 ? task_begin_chat(s, x, posts[i].api)
-                                    : serve_count(s, x, posts[i].api);
-    }
-    if (strcmp(path, "/tokenize") == 0) return serve_tokenize(s, x);
-    if (strcmp(path, "/detokenize") == 0) return serve_detokenize(s, x);
-    if (strcmp(path, "/apply-template") == 0) return serve_apply_template(s, x);
-    if (strcmp(path, "/api/show") == 0) return serve_show(s, x);
-    if (strcmp(path, "/v1/chat/completions/control") == 0 || strcmp(path, "/chat/completions/control") == 0)
-        return serve_control(s, x);
+    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++)
+        if (strcmp(path, prompts[i].path) == 0) return prompts[i].serve(s, x, prompts[i].kind);
+    for (size_t i = 0; i < sizeof posts / sizeof *posts; i++)
+        if (strcmp(path, posts[i].path) == 0) return posts[i].serve(s, x);
     if (strncmp(path, "/slots/", 7) == 0) return serve_slot_action(s, x, path + 7);
     if (strcmp(path, "/props") == 0)
         return s->o->props

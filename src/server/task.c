@@ -41,7 +41,7 @@ task *task_new(server *s, http_exchange *x, api kind) {
     t->s = s;
     t->x = x;
     t->api = kind;
-    t->dialect = kind == API_ANTHROPIC ? MSG_ANTHROPIC : kind == API_RESPONSES ? MSG_RESPONSES : MSG_CHAT;
+    t->dialect = api_dialect(kind);
     t->t_begin_ns = t->t_ping_ns = td_clock_ns();
     t->t_deadline_ns = deadline(t);
     pthread_mutex_init(&t->lock, NULL);

@@ -119,7 +119,6 @@ static http_turn launch(server *s, http_exchange *x, task *t) {
     t->n_choices = t->n_prompts * t->f.n;
     t->choices = td_calloc((size_t)t->n_choices, sizeof *t->choices);
     if (!t->choices) return answer_error(x, t->dialect, 500, NULL, NULL, "no memory");
-    t->owner = owner_of(s, x);
     if (start_jobs(t, &err) || (task_is_chat(t) && chat_choices(t, &err))) return refuse(x, t, &err, NULL);
     task_list(t);
     return HTTP_WAIT;
@@ -132,9 +131,10 @@ static td_status make_prompts(task *t, int n, td_error *err) {
     return TD_OK;
 }
 
-/* Body, model and defaults, which both kinds of request begin with. False: answered. */
+/* Owner, body, model and defaults. False: answered. */
 static bool open_body(task *t, http_turn *turn) {
     http_set_task(t->x, t);
+    t->owner = owner_of(t->s, t->x);
     if (!(t->body = read_body(t->x, t->arena, t->dialect, turn))) return false;
     model_name(t);
     if (t->s->o->strict_model && !server_knows_model(t->s, t->model)) {
@@ -203,31 +203,24 @@ static td_status read_prompts(task *t, const td_json *v, td_error *err) {
     return status;
 }
 
-static http_turn refuse_openai(task *t) {
-    int64_t best = 1;
-    const td_json *best_of = td_json_get(t->body, "best_of");
-    if (td_json_present(td_json_get(t->body, "suffix")))
-        return answer_error(t->x, t->dialect, 400, "suffix", NULL, "Unsupported param: suffix");
-    if (td_json_present(best_of) && (!td_json_int(best_of, &best) || best != 1))
-        return answer_error(t->x, t->dialect, 400, "best_of", NULL, "Unsupported param: best_of");
-    return HTTP_WAIT;
+static td_status wrong(char param[64], const char *name, td_error *err, const char *text) {
+    snprintf(param, 64, "%s", name);
+    return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "%s", text);
 }
 
-http_turn task_begin_completion(server *s, http_exchange *x, api kind) {
-    task *t = task_new(s, x, kind);
-    if (!t) return answer_error(x, MSG_CHAT, 500, NULL, NULL, "no memory");
-    http_turn turn = HTTP_WAIT;
-    char param[64] = "";
-    td_error err = {0};
-    if (!open_body(t, &turn)) return turn;
-    const td_json *prompt = td_json_get(t->body, "prompt");
-    if (!td_json_present(prompt)) return answer_error(x, t->dialect, 400, "prompt", NULL, "\"prompt\" is required");
-    if (kind == API_OAI_COMPLETION && (turn = refuse_openai(t)) != HTTP_WAIT) return turn;
-    td_status status = fields_read(s, t->body, t->arena, &t->f, param, &err);
-    if (!status && (status = read_prompts(t, prompt, &err))) snprintf(param, sizeof param, "prompt");
-    if (status) return refuse(x, t, &err, param);
-    msg_new_id(t->head.id, "chatcmpl-", 32);
-    return launch(s, x, t);
+static td_status read_completion(task *t, char param[64], td_error *err) {
+    int64_t n = 1;
+    const td_json *prompt = td_json_get(t->body, "prompt"), *best_of = td_json_get(t->body, "best_of");
+    if (!td_json_present(prompt)) return wrong(param, "prompt", err, "\"prompt\" is required");
+    if (t->api == API_OAI_COMPLETION) {
+        if (td_json_present(td_json_get(t->body, "suffix")))
+            return wrong(param, "suffix", err, "Unsupported param: suffix");
+        if (td_json_present(best_of) && (!td_json_int(best_of, &n) || n != 1))
+            return wrong(param, "best_of", err, "Unsupported param: best_of");
+    }
+    td_status status = fields_read(t->s, t->body, t->arena, &t->f, param, err);
+    if (!status && (status = read_prompts(t, prompt, err))) snprintf(param, 64, "prompt");
+    return status;
 }
 
 /* ---- chat ---- */
@@ -369,27 +362,33 @@ static td_status chat_fields(task *t, char param[64], td_error *err) {
     return chat_stop(t, err);
 }
 
-http_turn task_begin_chat(server *s, http_exchange *x, api kind) {
+static td_status read_chat(task *t, char param[64], td_error *err) {
+    server *s = t->s;
+    if (!s->has_chat)
+        return td_fail(err, TD_ERR_UNSUPPORTED, TD_NO_OFFSET,
+                       "this model's vocabulary has no chat tokens: use /completion");
+    td_status status = chat_read(s, t->api, t->owner, t->body, t->arena, &t->msg, err);
+    if (status) snprintf(param, 64, "%s", t->msg.param);
+    if (!status) status = chat_fields(t, param, err);
+    if (!status) status = make_prompts(t, 1, err);
+    if (!status) status = chat_prompt(s, &t->msg, t->arena, &t->prompt, &t->prompts[0], err);
+    if (!status) status = chat_grammar(t, param, err);
+    return status;
+}
+
+/* ---- both ---- */
+
+http_turn task_begin(server *s, http_exchange *x, api kind) {
     task *t = task_new(s, x, kind);
     if (!t) return answer_error(x, MSG_CHAT, 500, NULL, NULL, "no memory");
     http_turn turn = HTTP_WAIT;
-    char param[64] = "";
+    char param[64] = ""; /* the member that is wrong */
     td_error err = {0};
     if (!open_body(t, &turn)) return turn;
-    if (!s->has_chat)
-        return answer_error(x, t->dialect, 400, NULL, NULL,
-                            "this model's vocabulary has no chat tokens: use /completion");
-    td_status status = chat_read(s, kind, owner_of(s, x), t->body, t->arena, &t->msg, &err);
-    if (status) snprintf(param, sizeof param, "%s", t->msg.param);
-    if (!status) status = chat_fields(t, param, &err);
-    if (!status) status = make_prompts(t, 1, &err);
-    if (!status) status = chat_prompt(s, &t->msg, t->arena, &t->prompt, &t->prompts[0], &err);
-    if (!status) status = chat_grammar(t, param, &err);
+    td_status status = task_is_chat(t) ? read_chat(t, param, &err) : read_completion(t, param, &err);
     if (status) return refuse(x, t, &err, param);
-    msg_new_id(t->head.id,
-               kind == API_ANTHROPIC   ? "msg_"
-               : kind == API_RESPONSES ? "resp_"
-                                       : "chatcmpl-",
-               kind == API_CHAT ? 32 : 24);
+    bool typed = kind == API_ANTHROPIC || kind == API_RESPONSES;
+    const char *prefix = kind == API_ANTHROPIC ? "msg_" : kind == API_RESPONSES ? "resp_" : "chatcmpl-";
+    msg_new_id(t->head.id, prefix, typed ? 24 : 32);
     return launch(s, x, t);
 }
