@@ -10,7 +10,6 @@
 #include "hf_plan.h"
 #include "rows.h"
 
-#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,16 +38,6 @@ static const td_type_info *type_of_dtype(td_st_dtype d) {
     }
 }
 
-/* True if all of x is finite and, for f16, stays so. */
-static bool fits(const float *x, uint64_t n, td_type to) {
-    float limit = to == TD_TYPE_F16 ? 65519.99f : INFINITY;
-    if (to == TD_TYPE_F32 || to == TD_TYPE_BF16) return true;
-    for (uint64_t i = 0; i < n; i++) {
-        if (!(fabsf(x[i]) < limit)) return false;
-    }
-    return true;
-}
-
 enum { PART = 8192 }; /* values decoded at a time; a multiple of every block */
 
 static bool convert_rows(void *arg, uint64_t r0, uint64_t r1, uint8_t *dst) {
@@ -63,7 +52,7 @@ static bool convert_rows(void *arg, uint64_t r0, uint64_t r1, uint8_t *dst) {
         for (uint64_t i = 0; i < j->k; i += PART) {
             uint64_t n = j->k - i < PART ? j->k - i : PART;
             j->from->decode(src, x, (int64_t)n);
-            if (!fits(x, n, j->to->id)) {
+            if (!td_rows_fit(x, n, j->to->id)) {
                 atomic_store(&j->bad_row, (int64_t)r);
                 return false;
             }

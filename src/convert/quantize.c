@@ -10,7 +10,6 @@
 #include "rows.h"
 
 #include <ctype.h>
-#include <math.h>
 #include <regex.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -220,15 +219,6 @@ typedef struct job {
     atomic_int_fast64_t bad_row; /* -1; -2: no memory */
 } job;
 
-static bool fits(const float *x, uint64_t n, td_type to) {
-    float limit = to == TD_TYPE_F16 ? 65519.99f : INFINITY;
-    if (to == TD_TYPE_F32 || to == TD_TYPE_BF16) return true;
-    for (uint64_t i = 0; i < n; i++) {
-        if (!(fabsf(x[i]) < limit)) return false;
-    }
-    return true;
-}
-
 /* Rows of one slice at a time, because each expert has its own importance row. */
 static bool encode_rows(void *arg, uint64_t r0, uint64_t r1, uint8_t *dst) {
     job *j = arg;
@@ -248,7 +238,7 @@ static bool encode_rows(void *arg, uint64_t r0, uint64_t r1, uint8_t *dst) {
         } else {
             t->type->decode(src, x, (int64_t)j->k);
         }
-        if (!fits(row, j->k, j->it->to->id)) bad = (int64_t)r;
+        if (!td_rows_fit(row, j->k, j->it->to->id)) bad = (int64_t)r;
         if (bad == -1) j->it->to->encode(row, dst, (int64_t)j->k, 1, imatrix);
         src += j->from_row;
         dst += j->to_row;

@@ -3,6 +3,7 @@
 
 #include "../base/checked.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,14 @@ void td_rows_free(td_rows *s) {
         s->buffer[i] = NULL;
     }
     s->capacity = 0;
+}
+
+bool td_rows_fit(const float *x, uint64_t n, td_type type) {
+    float limit = type == TD_TYPE_F16 ? 65519.99f : INFINITY;
+    int bad = 0; /* gathered without leaving the loop, which becomes vectors so */
+    if (type == TD_TYPE_F32 || type == TD_TYPE_BF16) return true;
+    for (uint64_t i = 0; i < n; i++) bad |= !(fabsf(x[i]) < limit);
+    return !bad;
 }
 
 td_status td_rows_check_room(const char *out, uint64_t n_bytes, td_error *err) {

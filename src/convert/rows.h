@@ -8,6 +8,7 @@
 #include "../base/pool.h"
 #include "../base/progress.h"
 #include "../file/gguf_write.h"
+#include "../quant/types.h"
 
 /* Writes rows [r0, r1) of the tensor to `dst` (row r0 first). False stops the stream; the function has noted why. */
 typedef bool (*td_rows_fn)(void *arg, uint64_t r0, uint64_t r1, uint8_t *dst);
@@ -29,6 +30,9 @@ typedef struct td_rows {
 td_status td_rows_write(td_rows *s, uint64_t n_rows, size_t row_bytes, td_rows_fn fn, void *arg,
                         void (*after)(void *arg, uint64_t r1), td_error *err);
 void td_rows_free(td_rows *s);
+
+/* True if `type` can hold all of x: finite values, for f16 below its largest; f32 and bf16 hold anything. */
+bool td_rows_fit(const float *x, uint64_t n, td_type type);
 
 /* TD_ERR_IO when the disk of `out` lacks room for n_bytes: before an hour's work, not after it. */
 td_status td_rows_check_room(const char *out, uint64_t n_bytes, td_error *err);

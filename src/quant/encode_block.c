@@ -80,6 +80,41 @@ static uint32_t fifth_bits(const uint8_t *code) {
     return h;
 }
 
+/* The smallest and largest of 32 values; eight lanes each, for the compiler's vectors. */
+static void extremes(const float *x, float *min, float *max) {
+    float hi[8], lo[8];
+    for (int j = 0; j < 8; j++) hi[j] = lo[j] = x[j];
+    for (int i = 8; i < 32; i += 8) {
+        for (int j = 0; j < 8; j++) {
+            hi[j] = x[i + j] > hi[j] ? x[i + j] : hi[j];
+            lo[j] = x[i + j] < lo[j] ? x[i + j] : lo[j];
+        }
+    }
+    *max = hi[0];
+    *min = lo[0];
+    for (int j = 1; j < 8; j++) {
+        *max = hi[j] > *max ? hi[j] : *max;
+        *min = lo[j] < *min ? lo[j] : *min;
+    }
+}
+
+/* As signed_max; the extremes differ in magnitude but for a rare tie. */
+static float signed_max_32(const float *x) {
+    float min, max;
+    extremes(x, &min, &max);
+    return max > -min ? max : max < -min ? min : signed_max(x, 32);
+}
+
+/* code[j] = the whole part of (x[j] - m) * scale + shift, at most `limit`; a NaN must not reach the cast. */
+static void codes_32(const float *x, float m, float scale, float shift, int limit, uint8_t *code) {
+    for (int j = 0; j < 32; j++) {
+        float v = (x[j] - m) * scale + shift;
+        v = v > 0.0f ? v : 0.0f;
+        v = v < (float)limit ? v : (float)limit;
+        code[j] = (uint8_t)(int)v;
+    }
+}
+
 /* Q4_0 and Q5_0: signed codes around 8 or 16. */
 static void encode_signed(const float *x, uint8_t *b, int nmax, const float *imatrix, float sigma2) {
     uint8_t code[32];
@@ -89,11 +124,8 @@ static void encode_signed(const float *x, uint8_t *b, int nmax, const float *ima
         block_weights(imatrix, x, sigma2, 32, w);
         d = td_search_qx(x, 32, nmax, w, code);
     } else {
-        d = signed_max(x, 32) / (float)-nmax;
-        float id = reciprocal(d);
-        for (int j = 0; j < 32; j++) {
-            code[j] = (uint8_t)at_most(trunc_int(x[j] * id + ((float)nmax + 0.5f)), 2 * nmax - 1);
-        }
+        d = signed_max_32(x) / (float)-nmax;
+        codes_32(x, 0, reciprocal(d), (float)nmax + 0.5f, 2 * nmax - 1, code);
     }
     td_store_u16(b, td_f32_to_f16(d));
     if (nmax == 16) store_u32(b + 2, fifth_bits(code));
@@ -110,15 +142,10 @@ static void encode_offset(const float *x, uint8_t *b, int nmax, const float *ima
         d = td_search_qkx(x, 32, nmax, w, -0.9f, 0.05f, 36, false, &m, code);
         m = -m;
     } else {
-        float max = x[0];
-        m = x[0];
-        for (int j = 1; j < 32; j++) {
-            if (x[j] < m) m = x[j];
-            if (x[j] > max) max = x[j];
-        }
+        float max;
+        extremes(x, &m, &max);
         d = (max - m) / (float)nmax;
-        float id = reciprocal(d);
-        for (int j = 0; j < 32; j++) code[j] = (uint8_t)at_most(trunc_int((x[j] - m) * id + 0.5f), nmax);
+        codes_32(x, m, reciprocal(d), 0.5f, nmax, code);
     }
     td_store_u16(b, td_f32_to_f16(d));
     td_store_u16(b + 2, td_f32_to_f16(m));

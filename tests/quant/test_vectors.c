@@ -3,6 +3,7 @@
 #include "quant/codec.h"
 #include "quant/rotate.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -123,7 +124,23 @@ static void test_all(void **state) {
     assert_int_equal(n_rotated, 3);
 }
 
+/* Every half there is, against its definition. */
+static void test_all_halves(void **state) {
+    (void)state;
+    static uint16_t h[65536];
+    static float x[65536];
+    for (int i = 0; i < 65536; i++) h[i] = (uint16_t)i;
+    td_decode_f16(h, x, 65536);
+    for (int i = 0; i < 65536; i++) {
+        int e = i >> 10 & 31, m = i & 1023;
+        double v = e == 0 ? ldexp(m, -24) : e < 31 ? ldexp(1024 + m, e - 25) : m ? (double)NAN : HUGE_VAL;
+        if (i & 0x8000) v = -v;
+        bool same = isnan(v) ? isnan(x[i]) != 0 : (double)x[i] == v && !signbit(x[i]) == !signbit(v);
+        if (!same) fail_msg("%04x is %g, not %g", (unsigned)i, (double)x[i], v);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_all)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_all), cmocka_unit_test(test_all_halves)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
