@@ -53,7 +53,7 @@ static const td_option synth_table[] = {
      .arg = "HEAD",
      .def = "auto",
      .words = "auto dense ordered",
-     .help = "Head of the assistant: auto is ordered for tiny, e2b and e4b"},
+     .help = "Head of the assistant: auto is ordered for the forms of e2b and e4b"},
     {.kind = TD_OPT_CHOICE,
      .names = "--dialect",
      .offset = offsetof(synth_values, dialect),
@@ -163,10 +163,10 @@ int td_cmd_synth(int argc, char **argv) {
     const td_option_set sets[] = {{synth_table, &v}, {NULL, NULL}};
     const td_option_usage usage = {
         "synth", "SIZE [options]",
-        "Writes SIZE-TYPE.gguf and SIZE-assistant-….gguf: a target and an assistant of the real shape (tiny, e2b, e4b, "
-        "12b, 26b, 31b) with random weights, whose greedy text is a known walk over the vocabulary and whose drafts "
-        "are "
-        "right for a chosen share of tokens. For measuring speed without the real weights.",
+        "Writes SIZE-TYPE.gguf and SIZE-assistant-….gguf: a target and an assistant of the real shape (e2b, e4b, 12b, "
+        "26b, 31b) or of its form in small (tiny, tiny-e4b, tiny-12b, tiny-26b, tiny-31b) with random weights, whose "
+        "greedy text is a known walk over the vocabulary and whose drafts are right for a chosen share of tokens. For "
+        "measuring speed without the real weights.",
         1, 1};
     int n = 0;
     td_options_outcome outcome = td_options_parse(&usage, sets, argc, argv, &n);

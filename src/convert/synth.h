@@ -15,7 +15,7 @@
 typedef enum td_synth_head { TD_SYNTH_HEAD_AUTO, TD_SYNTH_HEAD_DENSE, TD_SYNTH_HEAD_ORDERED } td_synth_head;
 
 typedef struct td_synth_options {
-    const char *size;                /* tiny e2b e4b 12b 26b 31b */
+    const char *size;                /* e2b e4b 12b 26b 31b; tiny, tiny-e4b … tiny-31b */
     const td_ftype *ftype;           /* of the target */
     const td_ftype *assistant_ftype; /* NULL: head and projections q8_0, layers q4_0 */
     double accept;                   /* share of drafted tokens that agree with the target, 0 to 1 */
