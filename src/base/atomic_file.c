@@ -1,5 +1,8 @@
-/* Whole or absent: data goes to a temporary file in the same directory; commit syncs it, renames it over the final
- * name, and syncs the directory, in that order. A crash at any point leaves the old file or none. */
+/* Whole or absent: data goes to a file without a name in the same directory; commit syncs it, gives it a temporary
+ * name, renames that over the final one, and syncs the directory, in that order. A crash at any point leaves the old
+ * file or none, and an interrupted run leaves nothing to clean up. Where the file system knows no such files (or there
+ * is no /proc to name them by) the temporary name is there from the start. */
+#define _GNU_SOURCE /* O_TMPFILE */
 #include "atomic_file.h"
 
 #include "checked.h"
@@ -18,6 +21,7 @@ enum { BUFFER = 1 << 20 };
 struct td_atomic_file {
     char *path, *temp;
     int fd;
+    bool unnamed;  /* `temp` does not exist yet */
     uint64_t size; /* appended so far, buffered bytes included */
     size_t n_buffer;
     unsigned char *buffer;
@@ -38,6 +42,40 @@ static void apply_umask(int fd) {
     (void)fchmod(fd, 0666 & ~mask);
 }
 
+/* The folder of a path, to be freed; NULL: no memory. */
+static char *directory_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL) return strdup(".");
+    return strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+enum { PROC_NAME = 40 };
+
+static const char *proc_name(int fd, char *out) {
+    snprintf(out, PROC_NAME, "/proc/self/fd/%d", fd);
+    return out;
+}
+
+/* True when f->fd is a file without a name that can be given one later; a name too long is told of now, not then. */
+static bool open_unnamed(td_atomic_file *f) {
+    if (access(f->temp, F_OK) != 0 && errno == ENAMETOOLONG) return false;
+    char proc[PROC_NAME], *dir = directory_of(f->path);
+    f->fd = dir != NULL ? open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666) : -1;
+    free(dir);
+    if (f->fd < 0) return false;
+    if (access(proc_name(f->fd, proc), F_OK) == 0) return true;
+    close(f->fd);
+    return false;
+}
+
+static bool open_named(td_atomic_file *f) {
+    f->fd = mkstemp(f->temp);
+    if (f->fd < 0) return false;
+    (void)fcntl(f->fd, F_SETFD, FD_CLOEXEC);
+    apply_umask(f->fd);
+    return true;
+}
+
 td_status td_atomic_open(td_atomic_file **out, const char *path, td_error *err) {
     *out = NULL;
     struct stat st;
@@ -55,14 +93,12 @@ td_status td_atomic_open(td_atomic_file **out, const char *path, td_error *err) 
         return td_fail_errno(err, ENOMEM, "%s", path);
     }
     snprintf(f->temp, n_temp, "%s.tmp-XXXXXX", path);
-    f->fd = mkstemp(f->temp);
-    if (f->fd < 0) {
+    f->unnamed = open_unnamed(f);
+    if (!f->unnamed && !open_named(f)) {
         int code = errno;
         destroy(f);
         return td_fail_errno(err, code, "%s: creating a temporary file beside it", path);
     }
-    (void)fcntl(f->fd, F_SETFD, FD_CLOEXEC);
-    apply_umask(f->fd);
     *out = f;
     return TD_OK;
 }
@@ -125,14 +161,9 @@ uint64_t td_atomic_size(const td_atomic_file *f) {
 
 /* Makes the rename itself durable. Some file systems refuse to sync directories; the data is safe by then. */
 static td_status sync_directory(const char *path, td_error *err) {
-    char *dir = strdup(path);
+    char *dir = directory_of(path);
     if (dir == NULL) return td_fail_errno(err, ENOMEM, "%s", path);
-    char *slash = strrchr(dir, '/');
-    if (slash == dir)
-        slash[1] = 0;
-    else if (slash != NULL)
-        *slash = 0;
-    int fd = open(slash != NULL ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     free(dir);
     if (fd < 0) return td_fail_errno(err, errno, "%s: opening its directory", path);
     int failed = fsync(fd) != 0 && errno != EINVAL ? errno : 0;
@@ -140,9 +171,23 @@ static td_status sync_directory(const char *path, td_error *err) {
     return failed != 0 ? td_fail_errno(err, failed, "%s: syncing its directory", path) : TD_OK;
 }
 
+/* Gives an unnamed file its temporary name; a link cannot replace what has the final one. */
+static td_status name_file(td_atomic_file *f, td_error *err) {
+    char proc[PROC_NAME], *digits = f->temp + strlen(f->temp) - 6;
+    for (unsigned i = 0; f->unnamed && i < 1000000; i++) {
+        snprintf(digits, 7, "%06u", ((unsigned)getpid() + i) % 1000000);
+        if (linkat(AT_FDCWD, proc_name(f->fd, proc), AT_FDCWD, f->temp, AT_SYMLINK_FOLLOW) == 0)
+            f->unnamed = false;
+        else if (errno != EEXIST)
+            break;
+    }
+    return f->unnamed ? td_fail_errno(err, errno, "%s: naming the finished file", f->path) : TD_OK;
+}
+
 td_status td_atomic_commit(td_atomic_file *f, td_error *err) {
     td_status status = flush(f, err);
     if (status == TD_OK && fsync(f->fd) != 0) status = td_fail_errno(err, errno, "%s: syncing", f->path);
+    if (status == TD_OK) status = name_file(f, err);
     if (status == TD_OK) {
         int fd = f->fd;
         f->fd = -1;
@@ -161,6 +206,6 @@ td_status td_atomic_commit(td_atomic_file *f, td_error *err) {
 
 void td_atomic_discard(td_atomic_file *f) {
     if (f == NULL) return;
-    unlink(f->temp);
+    if (!f->unnamed) unlink(f->temp);
     destroy(f);
 }

@@ -1,8 +1,10 @@
 /* Mapping and atomic writing: a file is whole or absent, and nothing but a regular file is touched. */
+#define _GNU_SOURCE /* O_TMPFILE */
 #include "base/atomic_file.h"
 #include "base/map.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -13,6 +15,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -120,6 +123,25 @@ static void test_disk_full(void **state) {
     assert_int_equal(st.st_size, (3 << 20) + 17);
 }
 
+/* A process killed while it writes leaves no file behind, where the file system has files without names. */
+static void test_killed(void **state) {
+    (void)state;
+    int fd = open(dir, O_TMPFILE | O_RDWR, 0600), status = 0, n = n_entries();
+    if (fd < 0) skip();
+    close(fd);
+    pid_t child = fork();
+    if (child == 0) {
+        td_atomic_file *f = NULL;
+        static char block[3 << 20];
+        if (td_atomic_open(&f, in_dir("b"), NULL) == TD_OK && td_atomic_write(f, block, sizeof block, NULL) == TD_OK)
+            raise(SIGKILL);
+        _exit(1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(n_entries(), n);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     td_map m;
@@ -134,13 +156,16 @@ static void test_refusals(void **state) {
     assert_int_equal(td_atomic_open(&f, "/dev/null", NULL), TD_ERR_ARGUMENT);
     assert_int_equal(td_atomic_open(&f, in_dir("no/such/dir"), NULL), TD_ERR_NOT_FOUND);
     assert_null(f);
+    char name[256];
+    memset(name, 'n', sizeof name);
+    name[250] = 0; /* with room for itself, not for the temporary name */
+    assert_int_not_equal(td_atomic_open(&f, in_dir(name), &err), TD_OK);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commit_and_map),
-        cmocka_unit_test(test_discard_keeps_old),
-        cmocka_unit_test(test_disk_full),
+        cmocka_unit_test(test_commit_and_map), cmocka_unit_test(test_discard_keeps_old),
+        cmocka_unit_test(test_disk_full),      cmocka_unit_test(test_killed),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
