@@ -1,4 +1,4 @@
-/* The thread pool. Three words carry the team: `start` counts runs, `phase` counts barriers, `running` counts the
+/* The thread pool. Three words carry the team: `start` counts runs, `phase` counts stages, `running` counts the
  * workers still inside a run. A thread that waits for a word to change spins for a while, because the stages of a step
  * are microseconds apart, and then sleeps on it with a futex, because a server may be idle for hours.
  *
@@ -35,6 +35,7 @@ typedef struct worker {
     td_pool *pool;
     pthread_t thread;
     int ith;
+    _Alignas(128) _Atomic uint64_t shared; /* phase << 32 | items taken of this thread's part of the stage */
 } worker;
 
 struct td_pool {
@@ -131,13 +132,12 @@ td_status td_pool_create(td_pool **out, const td_pool_options *options, td_error
     *p = (td_pool){.n_threads = n, .spin_ns = options->spin_ns != 0 ? options->spin_ns : SPIN_NS, .n_started = 1};
     /* With more threads than processors a spinning thread holds up the one it waits for. */
     if (n > allowed_processors()) p->spin_ns = 0;
-    p->workers = td_calloc((size_t)n, sizeof *p->workers);
-    if (p->workers == NULL) {
+    if (posix_memalign((void **)&p->workers, 128, (size_t)n * sizeof *p->workers) != 0) {
         free(p);
         return td_fail_errno(err, ENOMEM, "thread pool");
     }
+    for (int i = 0; i < n; i++) p->workers[i] = (worker){.pool = p, .ith = i};
     for (int i = 1; i < n; i++) {
-        p->workers[i] = (worker){.pool = p, .ith = i};
         int code = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
         if (code != 0) {
             td_pool_destroy(p);
@@ -164,8 +164,14 @@ int td_pool_size(const td_pool *p) {
     return p->n_threads;
 }
 
-void td_pool_run(td_pool *p, td_pool_fn fn, void *arg) {
+/* By one thread, while no other is inside a stage: everything is there to be taken again. */
+static void begin_stage(td_pool *p) {
     atomic_store_explicit(&p->taken, 0, memory_order_relaxed);
+    atomic_fetch_add(&p->phase.value, 1);
+}
+
+void td_pool_run(td_pool *p, td_pool_fn fn, void *arg) {
+    begin_stage(p);
     if (p->n_threads == 1) {
         fn(arg, 0, 1);
         return;
@@ -182,7 +188,7 @@ void td_pool_run(td_pool *p, td_pool_fn fn, void *arg) {
 void td_pool_barrier(td_pool *p, int ith) {
     (void)ith;
     if (p->n_threads == 1) {
-        atomic_store_explicit(&p->taken, 0, memory_order_relaxed);
+        begin_stage(p);
         p->n_barriers++;
         return;
     }
@@ -192,9 +198,8 @@ void td_pool_barrier(td_pool *p, int ith) {
         return;
     }
     atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->taken, 0, memory_order_relaxed);
     p->n_barriers++;
-    atomic_fetch_add(&p->phase.value, 1);
+    begin_stage(p);
     wake_changed(&p->phase);
 }
 
@@ -208,18 +213,37 @@ bool td_pool_take(td_pool *p, int64_t n, int64_t grain, int64_t *begin, int64_t 
     return true;
 }
 
-bool td_pool_share(td_pool *p, int64_t n, int64_t unit, int64_t *begin, int64_t *end) {
-    int64_t b = atomic_load_explicit(&p->taken, memory_order_relaxed), size = 0;
+/* Takes a quarter of what is left of the `n` items of thread `of`, in whole units. A word of an earlier phase says that
+ * none is taken yet, so that no one has to reset the words between stages. */
+static bool take_part(td_pool *p, int of, int64_t n, int64_t unit, int64_t *begin, int64_t *end) {
+    _Atomic uint64_t *word = &p->workers[of].shared;
+    uint64_t phase = atomic_load_explicit(&p->phase.value, memory_order_relaxed),
+             old = atomic_load_explicit(word, memory_order_relaxed);
+    int64_t taken = 0, size = 0;
     do {
-        if (b >= n) return false;
-        size = p->n_threads == 1 ? n - b : (n - b) / (4 * p->n_threads) / unit * unit;
+        taken = old >> 32 == phase ? (int64_t)(uint32_t)old : 0;
+        if (taken >= n) return false;
+        size = p->n_threads == 1 ? n : (n - taken) / 4 / unit * unit;
         if (size < unit) size = unit;
-        if (size > n - b) size = n - b;
-    } while (
-        !atomic_compare_exchange_weak_explicit(&p->taken, &b, b + size, memory_order_relaxed, memory_order_relaxed));
-    *begin = b;
-    *end = b + size;
+        if (size > n - taken) size = n - taken;
+    } while (!atomic_compare_exchange_weak_explicit(word, &old, phase << 32 | (uint64_t)(taken + size),
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *begin = taken;
+    *end = taken + size;
     return true;
+}
+
+bool td_pool_share(td_pool *p, int ith, int64_t n, int64_t unit, int64_t *begin, int64_t *end) {
+    for (int i = 0; i < p->n_threads; i++) {
+        int of = ith + i < p->n_threads ? ith + i : ith + i - p->n_threads;
+        int64_t b, e;
+        td_pool_span(n, unit, of, p->n_threads, &b, &e);
+        if (!take_part(p, of, e - b, unit, begin, end)) continue;
+        *begin += b;
+        *end += b;
+        return true;
+    }
+    return false;
 }
 
 uint64_t td_pool_barriers(const td_pool *p) {

@@ -28,16 +28,16 @@ int td_pool_size(const td_pool *p);
 /* Runs fn(arg, ith, nth) on all threads, the caller being thread 0; returns when all have returned. Not reentrant. */
 void td_pool_run(td_pool *p, td_pool_fn fn, void *arg);
 
-/* Only inside td_pool_run, by every thread. Also resets the counter of td_pool_take. */
+/* Only inside td_pool_run, by every thread. The next stage begins: all work can be claimed anew. */
 void td_pool_barrier(td_pool *p, int ith);
 
 /* Claims the next chunk of [0, n) of at most `grain` items within the current stage; false when all are taken. */
 bool td_pool_take(td_pool *p, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
 
-/* Claims part of what is left of [0, n) within the current stage: a quarter of the thread's share, in whole `unit`s. So
- * a stage costs few claims, and its last pieces are small: no thread waits long for another, also not for one whose
- * core is slow or busy elsewhere. Not to be mixed with td_pool_take in one stage. */
-bool td_pool_share(td_pool *p, int64_t n, int64_t unit, int64_t *begin, int64_t *end);
+/* Claims a run of [0, n) within the current stage, in whole `unit`s; n < 2^31. Each thread has a contiguous part, which
+ * it takes in quarters of what is left, so that it reads memory as one stream; done with it, it helps the others with
+ * theirs in the same way: no thread waits long for another, also not for one whose core is slow or busy elsewhere. */
+bool td_pool_share(td_pool *p, int ith, int64_t n, int64_t unit, int64_t *begin, int64_t *end);
 
 /* The ith of nth nearly equal parts of [0, n), boundaries rounded to multiples of `unit`. */
 static inline void td_pool_span(int64_t n, int64_t unit, int ith, int nth, int64_t *begin, int64_t *end) {

@@ -170,6 +170,23 @@ static void make_tiles(td_attn_plan *p) {
     }
 }
 
+/* Query heads that share a key head are taken together, as many as a tile holds. */
+static void group_heads(td_attn_plan *p) {
+    uint32_t ratio = p->n_head / p->n_kv;
+    while (ratio % p->n_group != 0) p->n_group--;
+    p->n_block = ratio / p->n_group;
+    p->n_part = p->n_kv * p->n_block;
+    make_tiles(p);
+}
+
+/* Whether no tile can be cut by positions, though there are fewer units than threads. */
+static bool idle_threads(const td_attn_plan *p) {
+    if ((uint64_t)p->n_tiles * p->n_part >= p->n_threads) return false;
+    for (uint32_t i = 0; i < p->n_tiles; i++)
+        if (p->tiles[i].c1 - p->tiles[i].c0 > 1) return false;
+    return true;
+}
+
 static uint32_t n_spans(const row_tile *t) {
     return t->c1 > t->c0 ? (t->c1 - 1) / TD_ATTN_SPAN - t->c0 / TD_ATTN_SPAN + 1 : 0;
 }
@@ -228,13 +245,13 @@ td_status td_attn_plan_set(td_attn_plan *p, uint32_t n_head, uint32_t n_kv, cons
     p->n_head = n_head;
     p->n_kv = n_kv;
     p->n_rows = n_rows;
-    uint32_t ratio = n_head / n_kv;
-    p->n_group = ratio;
-    while (p->n_group > TILE_ROWS || ratio % p->n_group != 0) p->n_group--;
-    p->n_block = ratio / p->n_group;
-    p->n_part = n_kv * p->n_block;
     if (n_rows) memcpy(p->rows, rows, n_rows * sizeof *rows);
-    make_tiles(p);
+    p->n_group = n_head / n_kv < TILE_ROWS ? n_head / n_kv : TILE_ROWS;
+    group_heads(p);
+    while (p->n_group > 1 && idle_threads(p)) {
+        p->n_group /= 2;
+        group_heads(p);
+    }
     uint64_t work = 0;
     for (uint32_t i = 0; i < p->n_tiles; i++)
         work += (uint64_t)tile_rows(p, &p->tiles[i]) * (p->tiles[i].c1 - p->tiles[i].c0);

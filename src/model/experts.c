@@ -181,7 +181,7 @@ void td_experts_run(td_team *t, int l) {
     norms(t, l, &in, &mid, &rt);
     td_team_watch(t, l, TD_SITE_UP, &in);
     td_team_watch(t, l, TD_SITE_ROUTER, &rt);
-    while (td_pool_share(t->pool, n_router + ff.n_blocks, 1, &begin, &end)) {
+    while (td_pool_share(t->pool, t->ith, n_router + ff.n_blocks, 1, &begin, &end)) {
         if (td_part(begin, end, 0, n_router, &a, &b))
             td_matmul(&w->router, 0, a, b, &rt, 0, t->n_rows, t->b->router, s->n_expert, t->mem->scratch);
         if (td_part(begin, end, n_router, ff.n_blocks, &a, &b))

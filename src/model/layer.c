@@ -127,7 +127,7 @@ static void ffn(td_team *t, int l) {
     }
     td_team_rows_done(t);
     td_team_watch(t, l, TD_SITE_UP, &in);
-    while (td_pool_share(t->pool, ff.n_blocks, 1, &begin, &end))
+    while (td_pool_share(t->pool, t->ith, ff.n_blocks, 1, &begin, &end))
         td_matmul_glu(&w->gate, &w->up, 0, begin, end, &in, 0, t->n_rows, &ff, 0, t->mem->scratch);
     td_team_barrier(t, TD_STAGE_UP);
     td_team_watch(t, l, TD_SITE_DOWN, &ff);
@@ -164,7 +164,7 @@ static void per_layer(td_team *t, int l) {
     for (int r = t->r0; r < t->r1; r++) t->kn->acts_set(&in, r, t->x + at(r, d), NULL, 1.0f, 0, in.n_blocks);
     td_team_rows_done(t);
     td_team_watch(t, l, TD_SITE_PLE_GATE, &in);
-    while (td_pool_share(t->pool, pl.n_blocks, 1, &begin, &end)) {
+    while (td_pool_share(t->pool, t->ith, pl.n_blocks, 1, &begin, &end)) {
         int64_t g1 = 2 * end < w->ple_gate.n_groups ? 2 * end : w->ple_gate.n_groups;
         td_matmul(&w->ple_gate, 0, 2 * begin, g1, &in, 0, t->n_rows, t->b->ple_gate, n, t->mem->scratch);
         for (int r = 0; r < t->n_rows; r++)

@@ -125,27 +125,34 @@ static void final_norm(td_team *t, const run *u, const td_acts *in) {
     td_team_rows_done(t);
 }
 
-static void head(td_team *t, const run *u) {
+/* Groups [begin, end) of the head for all rows that asked for results. */
+static void head_unit(td_team *t, const run *u, const td_acts *in, int64_t begin, int64_t end) {
     const td_workspace *w = u->w;
     const td_shape *s = &t->net->shape;
     const td_matrix *m = &t->net->head;
+    int64_t v = s->n_vocab, p0 = begin * TD_GROUP, p1 = end * TD_GROUP < v ? end * TD_GROUP : v;
+    if (w->n_logits) td_matmul(m, 0, begin, end, in, 0, w->n_logits, w->logits, v, t->mem->scratch);
+    for (int i = 0; i < w->n_logits; i++) {
+        float *z = w->logits + at(i, v);
+        if (s->softcap != 0) t->kn->softcap(z + p0, z + p0, s->softcap, p1 - p0);
+        suppress(u->m, z, p0, p1);
+    }
+    if (w->n_best)
+        td_matmul_argmax(m, p0, p1, in, w->n_logits, w->n_best, s->softcap, u->m->suppress, u->m->n_suppress,
+                         t->mem->best, t->mem->scratch);
+}
+
+static void head(td_team *t, const run *u) {
+    const td_workspace *w = u->w;
+    const td_matrix *m = &t->net->head;
     int n_out = w->n_logits + w->n_best;
-    int64_t v = s->n_vocab, begin, end;
-    td_acts in = td_team_acts(t, t->in, n_out, s->d_model, td_matrix_acts(m));
+    int64_t begin, end;
+    td_acts in = td_team_acts(t, t->in, n_out, t->net->shape.d_model, td_matrix_acts(m));
     final_norm(t, u, &in);
     for (int i = 0; i < w->n_best; i++) t->mem->best[i] = (td_best){-INFINITY, -1};
-    while (td_pool_take(t->pool, m->n_groups, TD_HEAD_GROUPS, &begin, &end)) {
-        int64_t p0 = begin * TD_GROUP, p1 = end * TD_GROUP < v ? end * TD_GROUP : v;
-        if (w->n_logits) td_matmul(m, 0, begin, end, &in, 0, w->n_logits, w->logits, v, t->mem->scratch);
-        for (int i = 0; i < w->n_logits; i++) {
-            float *z = w->logits + at(i, v);
-            if (s->softcap != 0) t->kn->softcap(z + p0, z + p0, s->softcap, p1 - p0);
-            suppress(u->m, z, p0, p1);
-        }
-        if (w->n_best)
-            td_matmul_argmax(m, p0, p1, &in, w->n_logits, w->n_best, s->softcap, u->m->suppress, u->m->n_suppress,
-                             t->mem->best, t->mem->scratch);
-    }
+    while (td_pool_share(t->pool, t->ith, m->n_groups, TD_HEAD_GROUPS, &begin, &end))
+        for (int64_t g = begin; g < end; g += TD_HEAD_GROUPS)
+            head_unit(t, u, &in, g, g + TD_HEAD_GROUPS < end ? g + TD_HEAD_GROUPS : end);
     td_team_barrier(t, TD_STAGE_HEAD);
 }
 

@@ -59,7 +59,7 @@ void td_matmuls(const td_team *t, const td_job *jobs, int n_jobs) {
     int64_t total = 0, begin, end, a, b;
     for (int i = 0; i < n_jobs; i++) total += jobs[i].m->n_groups;
     /* Pairs of groups: products of many rows take two at a time. */
-    while (td_pool_share(t->pool, total, t->own ? 1 : 2, &begin, &end)) {
+    while (td_pool_share(t->pool, t->ith, total, t->own ? 1 : 2, &begin, &end)) {
         int64_t at = 0;
         for (int i = 0; i < n_jobs; i++) {
             const td_job *j = &jobs[i];

@@ -36,7 +36,7 @@ static void walk(void *arg, int ith, int nth) {
     j->ran[ith]++;
     for (int round = 0; round < j->rounds; round++) {
         int64_t begin, end;
-        while (round & 1 ? td_pool_share(j->pool, N_ITEMS, 3, &begin, &end)
+        while (round & 1 ? td_pool_share(j->pool, ith, N_ITEMS, 3, &begin, &end)
                          : td_pool_take(j->pool, N_ITEMS, 7, &begin, &end))
             for (int64_t i = begin; i < end; i++) j->marks[i]++;
         j->column[ith][round & 1] = round;
@@ -89,11 +89,11 @@ static void stand_still(void *arg, int ith, int nth) {
     stall *s = arg;
     int64_t begin, end;
     (void)nth;
-    if (ith == 0 && td_pool_share(s->pool, N_ITEMS, 1, &begin, &end)) {
+    if (ith == 0 && td_pool_share(s->pool, ith, N_ITEMS, 1, &begin, &end)) {
         s->n_held = (int)(end - begin);
         while (atomic_load(&s->n_done) + s->n_held < N_ITEMS) nap_some(0);
     }
-    while (ith != 0 && td_pool_share(s->pool, N_ITEMS, 1, &begin, &end))
+    while (ith != 0 && td_pool_share(s->pool, ith, N_ITEMS, 1, &begin, &end))
         atomic_fetch_add(&s->n_done, (int)(end - begin));
 }
 
