@@ -41,13 +41,6 @@ bool td_cursor_u8(td_cursor *c, uint8_t *out) {
     return ok;
 }
 
-bool td_cursor_u16(td_cursor *c, uint16_t *out) {
-    uint64_t v;
-    bool ok = take_uint(c, 2, &v);
-    *out = (uint16_t)v;
-    return ok;
-}
-
 bool td_cursor_u32(td_cursor *c, uint32_t *out) {
     uint64_t v;
     bool ok = take_uint(c, 4, &v);

@@ -25,7 +25,6 @@ uint64_t td_cursor_offset(const td_cursor *c);
 size_t td_cursor_left(const td_cursor *c);
 /* Little-endian scalars. */
 bool td_cursor_u8(td_cursor *c, uint8_t *out);
-bool td_cursor_u16(td_cursor *c, uint16_t *out);
 bool td_cursor_u32(td_cursor *c, uint32_t *out);
 bool td_cursor_u64(td_cursor *c, uint64_t *out);
 bool td_cursor_f32(td_cursor *c, float *out);

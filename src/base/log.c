@@ -33,7 +33,7 @@ static void write_line(td_log_level level, char *line) {
 }
 
 void td_log(td_log_level level, const char *format, ...) {
-    if (level > td_log_get_level() || level < TD_LOG_ERROR) return;
+    if ((int)level > atomic_load(&current_level) || level < TD_LOG_ERROR) return;
     char line[LINE_BYTES];
     va_list args;
     va_start(args, format);
@@ -52,10 +52,6 @@ void td_log(td_log_level level, const char *format, ...) {
 
 void td_log_set_level(td_log_level level) {
     atomic_store(&current_level, (int)level);
-}
-
-td_log_level td_log_get_level(void) {
-    return (td_log_level)atomic_load(&current_level);
 }
 
 void td_log_set_sink(td_log_fn fn, void *user) {

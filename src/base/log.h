@@ -6,8 +6,7 @@ typedef enum td_log_level { TD_LOG_ERROR, TD_LOG_WARN, TD_LOG_INFO, TD_LOG_DEBUG
 typedef void (*td_log_fn)(void *user, td_log_level level, const char *line);
 
 void td_log(td_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void td_log_set_level(td_log_level level); /* default TD_LOG_WARN */
-td_log_level td_log_get_level(void);
+void td_log_set_level(td_log_level level);      /* default TD_LOG_WARN */
 void td_log_set_sink(td_log_fn fn, void *user); /* NULL: standard error */
 
 #endif

@@ -7,10 +7,10 @@
 #include <string.h>
 
 static const struct {
-    const char *name, *text;
+    const char *name;
     int http;
 } statuses[] = {
-#define STATUS_ROW(name, http, text) [TD_##name] = {#name, text, http},
+#define STATUS_ROW(name, http, text) [TD_##name] = {#name, http},
     TD_STATUS_LIST(STATUS_ROW)
 #undef STATUS_ROW
 };
@@ -99,10 +99,6 @@ void td_error_clear(td_error *err) {
 
 const char *td_status_name(td_status code) {
     return (unsigned)code < TD_STATUS_COUNT ? statuses[code].name : "ERR_UNKNOWN";
-}
-
-const char *td_status_text(td_status code) {
-    return (unsigned)code < TD_STATUS_COUNT ? statuses[code].text : "unknown status";
 }
 
 int td_status_http(td_status code) {

@@ -21,7 +21,6 @@ void td_error_prefix(td_error *err, const char *format, ...) __attribute__((form
 
 void td_error_clear(td_error *err);
 const char *td_status_name(td_status code); /* "ERR_FORMAT" */
-const char *td_status_text(td_status code);
 int td_status_http(td_status code);
 
 #endif

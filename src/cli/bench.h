@@ -42,8 +42,6 @@ void bench_begin(bench_printer *p);
 void bench_print(bench_printer *p, const bench_row *r);
 void bench_end(bench_printer *p);
 
-/* "pp512 @ d4096" */
-void bench_test_name(const bench_row *r, char out[64]);
 void bench_stats(const bench_row *r, double *mean_ns, double *dev_ns, double *mean_ts, double *dev_ts,
                  double *median_ts);
 

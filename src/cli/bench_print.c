@@ -31,7 +31,8 @@ void bench_stats(const bench_row *r, double *mean_ns, double *dev_ns, double *me
     *median_ts = n % 2 ? ts[n / 2] : (ts[n / 2 - 1] + ts[n / 2]) / 2;
 }
 
-void bench_test_name(const bench_row *r, char out[64]) {
+/* "pp512 @ d4096" */
+static void test_name(const bench_row *r, char out[64]) {
     int n = 0;
     if (strcmp(r->test, "pp") == 0)
         n = snprintf(out, 64, "pp%d", r->n_prompt);
@@ -86,7 +87,7 @@ static void md_row(const bench_printer *p, const bench_row *r) {
     snprintf(model, sizeof model, "gemma4 %.15s %.15s", r->info.size_label, r->info.file_type);
     size_text((double)r->info.file_bytes, bytes, 1024, size);
     size_text((double)r->info.n_params, count, 1000, params);
-    bench_test_name(r, test);
+    test_name(r, test);
     snprintf(speed, sizeof speed, "%.2f ± %.2f", mean, dev);
     fprintf(p->out, "| %-30s | %10s | %10s | CPU        | %7d | %6s | %6s | %22s | %21s |", model, size, params,
             r->info.n_threads, td_cache_type_name(r->info.type_k), td_cache_type_name(r->info.type_v), test, speed);
@@ -160,7 +161,7 @@ static json_t *fields(const bench_row *r) {
     REAL("avg_ts", mean);
     REAL("stddev_ts", dev);
     char test[64];
-    bench_test_name(r, test);
+    test_name(r, test);
     STR("test", test);
     REAL("median_ts", median);
     INT("n_parallel", r->n_parallel);

@@ -214,7 +214,8 @@ static int print_json(const run_result *res) {
     return status == 0 ? 0 : 1;
 }
 
-int run_ids(run *r, const uint32_t *ids, int n) {
+/* One shot; returns the exit code. */
+static int run_ids(run *r, const uint32_t *ids, int n) {
     printer p = {r, false};
     run_sink sink = {print_event, &p};
     run_result res;

@@ -646,7 +646,8 @@ static td_status spec_type(const char *name, size_t n, uint32_t *types, td_error
                    (int)n, name);
 }
 
-td_status td_spec_types_parse(const char *list, uint32_t *types, td_error *err) {
+/* A comma list of llama.cpp's names -> TD_SPEC_*; types that need models Tandem does not run are refused by name. */
+static td_status spec_types(const char *list, uint32_t *types, td_error *err) {
     for (const char *at = list; *at;) {
         size_t n = strcspn(at, ",");
         td_status status = spec_type(at, n, types, err);
@@ -659,7 +660,7 @@ td_status td_spec_types_parse(const char *list, uint32_t *types, td_error *err) 
 static td_status spec(td_engine_flags *f, td_spec_params *s, td_error *err) {
     s->types = f->spec_type.n == 0 ? TD_SPEC_MTP : TD_SPEC_NONE;
     for (int i = 0; i < f->spec_type.n; i++) {
-        td_status status = td_spec_types_parse(f->spec_type.items[i], &s->types, err);
+        td_status status = spec_types(f->spec_type.items[i], &s->types, err);
         if (status) return status;
     }
     if (f->spec_default) s->types |= TD_SPEC_NGRAM;

@@ -49,8 +49,6 @@ void td_sampling_flags_init(td_sampling_flags *f);
 /* Turns the flags into parameters; the strings are borrowed from `f`. Prints nothing. */
 td_status td_engine_params_from_flags(td_engine_flags *f, td_engine_params *p, td_error *err);
 td_status td_sampling_from_flags(td_sampling_flags *f, td_sampling *s, td_error *err);
-/* A comma list of llama.cpp's names -> TD_SPEC_*; types that need models Tandem does not run are refused by name. */
-td_status td_spec_types_parse(const char *list, uint32_t *types, td_error *err);
 
 /* -v, -lv, -q: what is logged from now on. */
 void td_log_level_from_flags(const td_engine_flags *f);

@@ -110,7 +110,8 @@ static td_status append_item(td_option_list *list, const char *text, td_error *e
     return TD_OK;
 }
 
-td_status td_option_value(const td_option *o, const char *text, void *field, td_error *err) {
+/* `text` as a value of `o` into `field`. */
+static td_status parse_value(const td_option *o, const char *text, void *field, td_error *err) {
     switch (o->kind) {
     case TD_OPT_SWITCH:
         return parse_switch(text, field, err);
@@ -247,7 +248,7 @@ static int apply_env(const parser *p, const td_option *o, void *values) {
         }
         const char *value = read_env(prefixes[i], "", o->env, key, sizeof key);
         if (value == NULL) continue;
-        if (td_option_value(o, value, field_of(o, values), &err) != TD_OK) return complain(p, key, &err);
+        if (parse_value(o, value, field_of(o, values), &err) != TD_OK) return complain(p, key, &err);
         return 0;
     }
     return 0;
@@ -258,7 +259,7 @@ static int apply_defaults(const parser *p) {
         for (const td_option *o = s->options; o->kind != TD_OPT_END; o++) {
             td_error err = {0};
             if (o->kind == TD_OPT_GROUP || o->kind == TD_OPT_ACCEPT) continue;
-            if (o->def != NULL && td_option_value(o, o->def, field_of(o, s->values), &err) != TD_OK)
+            if (o->def != NULL && parse_value(o, o->def, field_of(o, s->values), &err) != TD_OK)
                 return complain(p, o->names, &err);
             if (o->env != NULL && apply_env(p, o, s->values) != 0) return 1;
         }
@@ -276,7 +277,7 @@ static int apply_option(const parser *p, const name_entry *e, const char *value)
         *(bool *)field_of(o, e->values) = !e->negative;
         return 0;
     }
-    if (td_option_value(o, value, field_of(o, e->values), &err) != TD_OK) {
+    if (parse_value(o, value, field_of(o, e->values), &err) != TD_OK) {
         char shown[64];
         snprintf(shown, sizeof shown, "%s%s", strlen(e->name) > 1 ? "--" : "-", e->name);
         return complain(p, shown, &err);

@@ -70,9 +70,6 @@ td_options_outcome td_options_parse(const td_option_usage *usage, const td_optio
 /* Frees what lists own. */
 void td_options_free(const td_option_set *sets);
 
-/* Parses `text` as a value of `o` into `field`; used by the parser and by tests. */
-td_status td_option_value(const td_option *o, const char *text, void *field, td_error *err);
-
 /* The nearest of `names` to `given` (edit distance), or NULL when none is near. */
 const char *td_option_nearest(const char *given, const char *const *names, int n);
 

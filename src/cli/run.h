@@ -57,8 +57,6 @@ void run_print_tokens(run *r, FILE *f, const td_event *ev);
 void run_print_timings(FILE *f, const td_timings *t);
 const char *run_finish_name(td_finish f); /* llama-server's stop_type: eos, word, limit, none */
 
-int run_ids(run *r, const uint32_t *ids, int n); /* one shot; returns the exit code */
-
 /* run_chat.c: a conversation. With `first` (n_bytes long) one turn, without it turns are read from the terminal. */
 int run_chat(run *r, const char *first, size_t n_bytes);
 bool run_has_template(const run *r);

@@ -213,7 +213,6 @@ void td_job_deliver(td_job *j, const uint32_t *tokens, const uint8_t *drafted, c
 void td_job_notify(td_job *j);      /* wakes the caller: there is mail */
 void td_job_progress(td_job *j);
 void td_job_finish(td_job *j, td_finish finish, const td_error *error);
-void td_job_free(td_job *j);
 
 /* slot.c */
 bool td_slot_same_key(const char *a, const char *b);

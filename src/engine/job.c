@@ -119,7 +119,7 @@ static void free_parts(td_job *j) {
     mail_free(&j->out);
 }
 
-void td_job_free(td_job *j) {
+static void job_free(td_job *j) {
     free_parts(j);
     pthread_cond_destroy(&j->ready);
     pthread_mutex_destroy(&j->lock);
@@ -240,13 +240,13 @@ td_status td_job_submit(td_engine *e, const td_job_params *p, td_job **out, td_e
     td_grammar_unref(grammar); /* the state holds its own reference */
     j->params.grammar = NULL;
     if (status) {
-        td_job_free(j);
+        job_free(j);
         return status;
     }
     pthread_mutex_lock(&e->lock);
     if (e->n_queue >= TD_QUEUE_MAX || e->stop) {
         pthread_mutex_unlock(&e->lock);
-        td_job_free(j);
+        job_free(j);
         return td_fail(err, TD_ERR_BUSY, TD_NO_OFFSET, "the queue is full (%d requests wait)", TD_QUEUE_MAX);
     }
     j->id = e->next_job_id++;
@@ -351,7 +351,7 @@ void td_job_close(td_job *j) {
     while (j->owned_by_engine) pthread_cond_wait(&e->command_done, &e->lock);
     e->n_open_jobs--;
     pthread_mutex_unlock(&e->lock);
-    td_job_free(j);
+    job_free(j);
 }
 
 int td_job_id(const td_job *j) {

@@ -45,10 +45,6 @@ static const struct {
 };
 enum { N_DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
-const char *td_st_dtype_name(td_st_dtype d) {
-    return (unsigned)d < N_DTYPES ? dtypes[d].name : "unknown";
-}
-
 size_t td_st_dtype_bytes(td_st_dtype d) {
     return (unsigned)d < N_DTYPES ? dtypes[d].bytes : 0;
 }

@@ -56,7 +56,6 @@ const td_st_tensor *td_safetensors_find(const td_safetensors *s, const char *nam
 void td_safetensors_release(const td_safetensors *s, const td_st_tensor *t);
 uint64_t td_safetensors_bytes(const td_safetensors *s); /* of all tensors */
 
-const char *td_st_dtype_name(td_st_dtype d);
 size_t td_st_dtype_bytes(td_st_dtype d); /* 0 for TD_ST_UNKNOWN */
 
 #endif

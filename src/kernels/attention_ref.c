@@ -30,7 +30,7 @@ static float tree(float *a) { /* [16] */
     return a[0];
 }
 
-float td_attn_ref_quantise(const float *x, uint32_t n, float most, int16_t *q) {
+static float quantise(const float *x, uint32_t n, float most, int16_t *q) {
     float top = 0.0f, lane[16] = {0};
     for (uint32_t i = 0; i < n; i++) {
         float a = fabsf(x[i]);
@@ -149,7 +149,7 @@ static void dot(uint32_t *restrict acc, const int16_t *restrict a, const int16_t
     }
 }
 
-void td_attn_ref_score(const attn_score_args *a) {
+static void score(const attn_score_args *a) {
     for (uint32_t r = 0; r < a->n_row; r++) {
         uint32_t sum[HALF] = {0};
         dot(sum, (const int16_t *)a->q + (size_t)r * Q_STRIDE, a->tile, a->n_dim / 2);
@@ -160,7 +160,7 @@ void td_attn_ref_score(const attn_score_args *a) {
     }
 }
 
-void td_attn_ref_score_f32(const attn_score_args *a) {
+static void score_f32(const attn_score_args *a) {
     for (uint32_t r = 0; r < a->n_row; r++) {
         const float *q = (const float *)a->q + (size_t)r * Q_STRIDE, *t = a->tile;
         float s[HALF] = {0}, *to = a->s + (size_t)r * W_STRIDE;
@@ -171,7 +171,7 @@ void td_attn_ref_score_f32(const attn_score_args *a) {
     }
 }
 
-attn_soft td_attn_ref_soft_f32(const float *s, uint32_t b, uint32_t e, float *w) {
+static attn_soft soft_f32(const float *s, uint32_t b, uint32_t e, float *w) {
     float m = -INFINITY, lane[16] = {0};
     for (uint32_t i = b; i < e; i++) m = s[i] > m ? s[i] : m;
     for (uint32_t i = 0; i < TD_ATTN_CHUNK; i++) {
@@ -181,9 +181,9 @@ attn_soft td_attn_ref_soft_f32(const float *s, uint32_t b, uint32_t e, float *w)
     return (attn_soft){.m = m, .l = tree(lane), .w_scale = 1.0f};
 }
 
-attn_soft td_attn_ref_soft(const float *s, uint32_t b, uint32_t e, const float *v_scale, int16_t *w) {
+static attn_soft soft(const float *s, uint32_t b, uint32_t e, const float *v_scale, int16_t *w) {
     float p[TD_ATTN_CHUNK], top = 0.0f, sum = 0.0f;
-    attn_soft r = td_attn_ref_soft_f32(s, b, e, p);
+    attn_soft r = soft_f32(s, b, e, p);
     for (uint32_t page = 0; page < TD_ATTN_CHUNK; page += TD_ATTN_PAGE) {
         float lane[16] = {0};
         for (uint32_t i = page; i < page + TD_ATTN_PAGE; i++) {
@@ -201,7 +201,7 @@ attn_soft td_attn_ref_soft(const float *s, uint32_t b, uint32_t e, const float *
     return r;
 }
 
-void td_attn_ref_mix(const attn_mix_args *a) {
+static void mix(const attn_mix_args *a) {
     for (uint32_t r = 0; r < a->n_row; r++) {
         if (a->beta[r] == 0.0f) continue;
         const int16_t *w = (const int16_t *)a->w + (size_t)r * W_STRIDE;
@@ -217,7 +217,7 @@ void td_attn_ref_mix(const attn_mix_args *a) {
     }
 }
 
-void td_attn_ref_mix_f32(const attn_mix_args *a) {
+static void mix_f32(const attn_mix_args *a) {
     for (uint32_t r = 0; r < a->n_row; r++) {
         if (a->beta[r] == 0.0f) continue;
         const float *w = (const float *)a->w + (size_t)r * W_STRIDE;
@@ -230,17 +230,17 @@ void td_attn_ref_mix_f32(const attn_mix_args *a) {
     }
 }
 
-void td_attn_ref_fold(float *o, const float *x, uint32_t n, float alpha, float beta) {
+static void fold(float *o, const float *x, uint32_t n, float alpha, float beta) {
     for (uint32_t i = 0; i < n; i++) o[i] = fmaf(x[i], beta, o[i] * alpha);
 }
 
-void td_attn_ref_scale(float *y, const float *x, uint32_t n, float a) {
+static void scale(float *y, const float *x, uint32_t n, float a) {
     for (uint32_t i = 0; i < n; i++) y[i] = x[i] * a;
 }
 
 const attn_ops td_attn_ops_ref = {
     .name = "ref",
-    .quantise = td_attn_ref_quantise,
+    .quantise = quantise,
     .rotate = td_attn_ref_rotate,
     .match = fit_match,
     .codes = fit_codes,
@@ -249,13 +249,13 @@ const attn_ops td_attn_ops_ref = {
     .keys = td_attn_ref_keys,
     .values = td_attn_ref_values,
     .turn = td_attn_ref_turn,
-    .score = td_attn_ref_score,
-    .score_f32 = td_attn_ref_score_f32,
-    .soft = td_attn_ref_soft,
-    .soft_f32 = td_attn_ref_soft_f32,
-    .mix = td_attn_ref_mix,
-    .mix_f32 = td_attn_ref_mix_f32,
-    .fold = td_attn_ref_fold,
-    .scale = td_attn_ref_scale,
+    .score = score,
+    .score_f32 = score_f32,
+    .soft = soft,
+    .soft_f32 = soft_f32,
+    .mix = mix,
+    .mix_f32 = mix_f32,
+    .fold = fold,
+    .scale = scale,
     .exp = td_attn_ref_exp,
 };

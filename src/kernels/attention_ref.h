@@ -7,20 +7,11 @@
 extern const uint8_t td_attn_signs[16];
 
 float td_attn_ref_exp(float x);
-float td_attn_ref_quantise(const float *x, uint32_t n, float most, int16_t *q);
 void td_attn_ref_rotate(float *x, uint32_t n, uint32_t g, bool inverse);
 void td_attn_ref_keys(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile);
 void td_attn_ref_values(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t strip0, uint32_t strip1,
                         int16_t *tile);
 void td_attn_ref_turn(const int16_t *strip, uint32_t half, int16_t *tile);
-void td_attn_ref_score(const attn_score_args *a);
-void td_attn_ref_score_f32(const attn_score_args *a);
-attn_soft td_attn_ref_soft_f32(const float *s, uint32_t b, uint32_t e, float *w);
-attn_soft td_attn_ref_soft(const float *s, uint32_t b, uint32_t e, const float *v_scale, int16_t *w);
-void td_attn_ref_mix(const attn_mix_args *a);
-void td_attn_ref_mix_f32(const attn_mix_args *a);
-void td_attn_ref_fold(float *o, const float *x, uint32_t n, float alpha, float beta);
-void td_attn_ref_scale(float *y, const float *x, uint32_t n, float a);
 
 /* Parts of the AVX-512 table (avx512/attention_tiles.c, avx512/attention_codes.c). */
 void td_attn_avx512_keys(td_kv_type type, const attn_block *b, const uint8_t *block, uint32_t half, int16_t *tile);

@@ -12,8 +12,13 @@
 
 /* --- pages -------------------------------------------------------------------------------------------------------- */
 
+static void release_page(td_kv *kv, int kind, uint32_t page) {
+    kv_pool *p = &kv->pool[kind];
+    if (--p->refs[page] == 0) p->free[p->n_free++] = page;
+}
+
 static void drop_checkpoint(td_kv *kv, kv_checkpoint *c) {
-    for (uint32_t i = 0; i < c->n_page; i++) td_kv_release_page(kv, SLIDING, c->page[i]);
+    for (uint32_t i = 0; i < c->n_page; i++) release_page(kv, SLIDING, c->page[i]);
     c->used = false;
     c->n_page = 0;
 }
@@ -34,7 +39,8 @@ void td_kv_drop_checkpoints(td_kv *kv, uint32_t slot, uint32_t beyond) {
     }
 }
 
-bool td_kv_get_page(td_kv *kv, int kind, uint32_t *page) {
+/* A free page; sliding: takes the oldest checkpoints'. */
+static bool get_page(td_kv *kv, int kind, uint32_t *page) {
     kv_pool *p = &kv->pool[kind];
     while (p->n_free == 0) {
         kv_checkpoint *c = kind == SLIDING ? oldest_checkpoint(kv) : NULL;
@@ -46,11 +52,6 @@ bool td_kv_get_page(td_kv *kv, int kind, uint32_t *page) {
     return true;
 }
 
-void td_kv_release_page(td_kv *kv, int kind, uint32_t page) {
-    kv_pool *p = &kv->pool[kind];
-    if (--p->refs[page] == 0) p->free[p->n_free++] = page;
-}
-
 /* Releases pages [begin, end) of a table where held, and narrows its bounds; the range must touch one of them. */
 void td_kv_release_range(td_kv *kv, uint32_t slot, int kind, uint32_t begin, uint32_t end) {
     kv_table *t = &kv->slot[slot].table[kind];
@@ -59,7 +60,7 @@ void td_kv_release_range(td_kv *kv, uint32_t slot, int kind, uint32_t begin, uin
     if (begin >= end) return;
     for (uint32_t i = begin; i < end; i++) {
         if (t->page[i] == NO_PAGE) continue; /* between pages in the middle of td_kv_discard */
-        td_kv_release_page(kv, kind, t->page[i]);
+        release_page(kv, kind, t->page[i]);
         t->page[i] = NO_PAGE;
     }
     if (begin == t->first)
@@ -73,7 +74,7 @@ bool td_kv_own_page(td_kv *kv, uint32_t slot, int kind, uint32_t at) {
     kv_table *t = &kv->slot[slot].table[kind];
     uint32_t page = NO_PAGE;
     if (t->page[at] == NO_PAGE) {
-        if (!td_kv_get_page(kv, kind, &page)) return false;
+        if (!get_page(kv, kind, &page)) return false;
         t->page[at] = page;
         if (t->first == t->end) {
             t->first = at;
@@ -84,16 +85,16 @@ bool td_kv_own_page(td_kv *kv, uint32_t slot, int kind, uint32_t at) {
         return true;
     }
     if (kv->pool[kind].refs[t->page[at]] == 1) return true;
-    if (!td_kv_get_page(kv, kind, &page)) return false;
+    if (!get_page(kv, kind, &page)) return false;
     if (kv->pool[kind].refs[t->page[at]] == 1) { /* taking a page dropped the checkpoint that shared this one */
-        td_kv_release_page(kv, kind, page);
+        release_page(kv, kind, page);
         return true;
     }
     for (uint32_t i = 0; i < kv->n_layer; i++) {
         if (kv->layer[i].kind != kind) continue;
         memcpy(td_kv_page(kv, i, page), td_kv_page(kv, i, t->page[at]), kv->layer[i].shape.page_bytes);
     }
-    td_kv_release_page(kv, kind, t->page[at]);
+    release_page(kv, kind, t->page[at]);
     t->page[at] = page;
     return true;
 }
@@ -412,7 +413,13 @@ static bool window_held(const td_kv *kv, uint32_t lo, uint32_t n) {
     return lo <= td_kv_window_lo(kv, n);
 }
 
-kv_source td_kv_find_source(const td_kv *kv, uint32_t slot, uint32_t n) {
+/* Where [.., n) of a slot can be found: its own pages (checkpoint NULL) or a checkpoint's. n = 0: nowhere. */
+typedef struct kv_source {
+    uint32_t n;
+    const kv_checkpoint *checkpoint;
+} kv_source;
+
+static kv_source find_source(const td_kv *kv, uint32_t slot, uint32_t n) {
     const kv_slot *s = &kv->slot[slot];
     kv_source best = {.n = n < s->n_pos ? n : s->n_pos};
     if (!kv->windowed || best.n == 0 || window_held(kv, s->lo, best.n)) return best;
@@ -428,7 +435,7 @@ kv_source td_kv_find_source(const td_kv *kv, uint32_t slot, uint32_t n) {
 }
 
 uint32_t td_kv_resumable(const td_kv *kv, uint32_t slot, uint32_t n) {
-    return td_kv_find_source(kv, slot, n).n;
+    return find_source(kv, slot, n).n;
 }
 
 /* Gives slot `to` (its sliding table empty) the pages of a source in slot `from`. */
@@ -450,7 +457,7 @@ static void take_window(td_kv *kv, uint32_t to, uint32_t from, kv_source source)
 
 uint32_t td_kv_truncate(td_kv *kv, uint32_t slot, uint32_t n) {
     kv_slot *s = &kv->slot[slot];
-    kv_source source = td_kv_find_source(kv, slot, n);
+    kv_source source = find_source(kv, slot, n);
     if (source.n == 0) {
         empty_slot(kv, slot);
         return 0;
@@ -521,7 +528,7 @@ static void copy_checkpoints(td_kv *kv, uint32_t to, uint32_t from, uint32_t n) 
 uint32_t td_kv_copy_prefix(td_kv *kv, uint32_t to, uint32_t from, uint32_t n) {
     if (to == from) return td_kv_truncate(kv, to, n);
     empty_slot(kv, to);
-    kv_source source = td_kv_find_source(kv, from, n);
+    kv_source source = find_source(kv, from, n);
     if (source.n == 0) return 0;
     kv_slot *t = &kv->slot[to];
     const kv_slot *f = &kv->slot[from];

@@ -56,15 +56,6 @@ struct td_kv {
     uint64_t stamp;
 };
 
-/* Where [.., n) of a slot can be found: its own pages (checkpoint NULL) or a checkpoint's. n = 0: nowhere. */
-typedef struct kv_source {
-    uint32_t n;
-    const kv_checkpoint *checkpoint;
-} kv_source;
-
-kv_source td_kv_find_source(const td_kv *kv, uint32_t slot, uint32_t n);
-bool td_kv_get_page(td_kv *kv, int kind, uint32_t *page); /* a free page; sliding: takes the oldest checkpoints' */
-void td_kv_release_page(td_kv *kv, int kind, uint32_t page);
 void td_kv_release_range(td_kv *kv, uint32_t slot, int kind, uint32_t begin, uint32_t end);
 /* Makes page `at` of the table present and unshared. */
 bool td_kv_own_page(td_kv *kv, uint32_t slot, int kind, uint32_t at);

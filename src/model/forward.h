@@ -122,11 +122,6 @@ struct td_workspace {
     uint64_t n_bytes;
 };
 
-/* `row_values`: the widest row that is quantised, if wider than d_model; `scratch`: bytes beyond the matrices' own;
- * `watch`: collects the layers' activations, or NULL. */
-td_status td_bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_rows, size_t row_values, size_t scratch,
-                         td_importances *watch, td_error *err);
-void td_bufs_free(td_bufs *b);
 /* Angles and visible ranges of a step's rows; every plan. `pos` and `hi` of row i through the two functions' user. */
 td_status td_bufs_plan(td_bufs *b, int n_rows, td_error *err);
 

@@ -225,7 +225,8 @@ static td_status bind_rope(td_net *net, td_error *err) {
     return TD_OK;
 }
 
-td_status td_net_bind(td_net *net, td_error *err) {
+/* Finds and checks every tensor of the layers and the head. `net` has gguf, shape, arena and prefix. */
+static td_status bind_net(td_net *net, td_error *err) {
     const td_shape *s = &net->shape;
     net->layers = td_arena_alloc(net->arena, (size_t)s->n_layer, sizeof *net->layers);
     if (!net->layers) return no_memory(err);
@@ -254,7 +255,7 @@ td_status td_net_open(td_net *net, const td_model_options *o, bool assistant, td
     td_status st = td_gguf_open(&net->gguf, o->path, err);
     if (st) return st;
     st = td_shape_read(&net->shape, net->gguf, assistant, err);
-    if (!st) st = td_net_bind(net, err);
+    if (!st) st = bind_net(net, err);
     if (st) td_error_prefix(err, "%s", o->path);
     return st;
 }

@@ -67,8 +67,6 @@ struct td_drafter {
     const int32_t *order; /* [n_vocab] token of packed head row p; NULL: dense head */
 };
 
-/* Opens nothing: `net` has gguf, shape, arena and prefix. Finds and checks every tensor of the layers and the head. */
-td_status td_net_bind(td_net *net, td_error *err);
 td_status td_net_open(td_net *net, const td_model_options *o, bool assistant, td_error *err);
 void td_net_close(td_net *net);
 

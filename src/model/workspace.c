@@ -169,8 +169,10 @@ static td_status make_plans(td_bufs *b, td_error *err) {
     return TD_OK;
 }
 
-td_status td_bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_rows, size_t row_values, size_t scratch,
-                         td_importances *watch, td_error *err) {
+/* `row_values`: the widest row that is quantised, if wider than d_model; `scratch`: bytes beyond the matrices' own;
+ * `watch`: collects the layers' activations, or NULL. */
+static td_status bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_rows, size_t row_values,
+                             size_t scratch, td_importances *watch, td_error *err) {
     const td_shape *s = &net->shape;
     memset(b, 0, sizeof *b);
     b->net = net;
@@ -199,7 +201,7 @@ td_status td_bufs_create(td_bufs *b, const td_net *net, int n_thread, int max_ro
     return make_plans(b, err);
 }
 
-void td_bufs_free(td_bufs *b) {
+static void bufs_free(td_bufs *b) {
     for (int k = 0; k < b->n_kinds; k++) td_attn_plan_destroy(b->kind[k].plan);
     if (b->memory) td_free_aligned(b->memory, b->n_bytes);
     memset(b, 0, sizeof *b);
@@ -253,10 +255,9 @@ td_status td_workspace_create(td_workspace **out, const td_model *m, const td_dr
     int nth = td_pool_size(pool);
     size_t embd = td_matrix_row_scratch(&m->embd), table = m->ple_embd.n_rows ? td_matrix_row_scratch(&m->ple_embd) : 0;
     td_status st = o->importance ? td_importances_create(&w->importances, &m->net, err) : TD_OK;
-    if (!st) st = td_bufs_create(&w->target, &m->net, nth, o->max_rows, 0, max_size(embd, table), w->importances, err);
+    if (!st) st = bufs_create(&w->target, &m->net, nth, o->max_rows, 0, max_size(embd, table), w->importances, err);
     if (!st && d && o->max_slots)
-        st =
-            td_bufs_create(&w->draft, &d->net, nth, o->max_slots, 2 * (size_t)d->net.shape.d_backbone, embd, NULL, err);
+        st = bufs_create(&w->draft, &d->net, nth, o->max_slots, 2 * (size_t)d->net.shape.d_backbone, embd, NULL, err);
     if (!st) st = reserve_results(w, err);
     if (st) {
         td_workspace_free(w);
@@ -272,8 +273,8 @@ td_status td_workspace_create(td_workspace **out, const td_model *m, const td_dr
 void td_workspace_free(td_workspace *w) {
     if (!w) return;
     const td_shape *s = &w->model->net.shape;
-    td_bufs_free(&w->target);
-    td_bufs_free(&w->draft);
+    bufs_free(&w->target);
+    bufs_free(&w->draft);
     td_importances_free(w->importances);
     if (w->logits) td_free_aligned(w->logits, (size_t)w->max_out * (size_t)s->n_vocab * sizeof(float));
     if (w->hidden) td_free_aligned(w->hidden, (size_t)w->max_hidden * (size_t)s->d_model * sizeof(float));

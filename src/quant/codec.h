@@ -61,7 +61,5 @@ extern const int8_t td_fp4_values[16];
 
 float td_e8m0_half(uint8_t e);  /* 2^(e - 128) */
 float td_ue4m3_half(uint8_t x); /* half the value of an unsigned e4m3 */
-/* The six-bit scale and minimum of sub-block j (0..7) in the 12 bytes that Q4_K and Q5_K share. */
-void td_k_scale_min(int j, const uint8_t *b, uint8_t *scale, uint8_t *min);
 
 #endif

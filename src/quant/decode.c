@@ -146,7 +146,8 @@ void td_decode_nvfp4(const void *src, float *dst, int64_t n) {
 
 /* ---- 256-value blocks ---- */
 
-void td_k_scale_min(int j, const uint8_t *b, uint8_t *scale, uint8_t *min) {
+/* The six-bit scale and minimum of sub-block j (0..7) in the 12 bytes that Q4_K and Q5_K share. */
+static void k_scale_min(int j, const uint8_t *b, uint8_t *scale, uint8_t *min) {
     if (j < 4) {
         *scale = b[j] & 63;
         *min = b[j + 4] & 63;
@@ -195,7 +196,7 @@ void td_decode_q4_k(const void *src, float *dst, int64_t n) {
         float d = load_f16(b), dmin = load_f16(b + 2);
         for (int j = 0; j < 8; j++) {
             uint8_t sc, m;
-            td_k_scale_min(j, b + 4, &sc, &m);
+            k_scale_min(j, b + 4, &sc, &m);
             float ds = d * (float)sc, ms = dmin * (float)m;
             const uint8_t *q = b + 16 + 32 * (j >> 1);
             for (int l = 0; l < 32; l++) dst[i + 32 * j + l] = ds * (float)(q[l] >> (4 * (j & 1)) & 15) - ms;
@@ -209,7 +210,7 @@ void td_decode_q5_k(const void *src, float *dst, int64_t n) {
         float d = load_f16(b), dmin = load_f16(b + 2);
         for (int j = 0; j < 8; j++) {
             uint8_t sc, m;
-            td_k_scale_min(j, b + 4, &sc, &m);
+            k_scale_min(j, b + 4, &sc, &m);
             float ds = d * (float)sc, ms = dmin * (float)m;
             const uint8_t *h = b + 16, *q = b + 48 + 32 * (j >> 1);
             for (int l = 0; l < 32; l++) {

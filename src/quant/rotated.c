@@ -50,22 +50,24 @@ void td_turbo_inverse(float *x) {
     for (int i = 0; i < 128; i++) x[i] *= 0.08838834764831845f * sign_of(turbo_s1, i);
 }
 
-void td_tq_forward(float *x) {
+/* In place on 32 values: the rotation of TQ3_1S and TQ4_1S. */
+static void tq_forward(float *x) {
     for (int i = 0; i < 32; i++) x[i] *= sign_of(tq_signs, i);
     butterflies(x, 32);
     for (int i = 0; i < 32; i++) x[i] *= 0.17677669529663688f;
 }
 
-void td_tq_inverse(float *x) {
+static void tq_inverse(float *x) {
     butterflies(x, 32);
     for (int i = 0; i < 32; i++) x[i] *= 0.17677669529663688f * sign_of(tq_signs, i);
 }
 
-const float td_tq3_values[8] = {-1.996684f, -1.291398f, -0.740341f, -0.247508f,
-                                0.230106f,  0.725222f,  1.277503f,  1.988943f};
-const float td_tq4_values[16] = {-2.732590f, -2.069017f, -1.618046f, -1.256231f, -0.942340f, -0.656759f,
-                                 -0.388048f, -0.128395f, 0.128395f,  0.388048f,  0.656759f,  0.942340f,
-                                 1.256231f,  1.618046f,  2.069017f,  2.732590f};
+/* Code books in ascending order, as published, and the limits between their values. */
+static const float tq3_values[8] = {-1.996684f, -1.291398f, -0.740341f, -0.247508f,
+                                    0.230106f,  0.725222f,  1.277503f,  1.988943f};
+static const float tq4_values[16] = {-2.732590f, -2.069017f, -1.618046f, -1.256231f, -0.942340f, -0.656759f,
+                                     -0.388048f, -0.128395f, 0.128395f,  0.388048f,  0.656759f,  0.942340f,
+                                     1.256231f,  1.618046f,  2.069017f,  2.732590f};
 static const float tq3_limits[7] = {-1.644041f, -1.015870f, -0.493925f, -0.008701f, 0.477664f, 1.001363f, 1.633223f};
 static const float tq4_limits[15] = {-2.400804f, -1.843532f, -1.437139f, -1.099286f, -0.799550f,
                                      -0.522404f, -0.258222f, 0.0f,       0.258222f,  0.522404f,
@@ -101,9 +103,9 @@ void td_decode_tq3_1s(const void *src, float *dst, int64_t n) {
     for (int64_t i = 0; i < n; i += 32, b += 16) {
         for (int j = 0; j < 32; j++) {
             float d = td_f16_to_f32(td_load_u16(b + 2 * (j >> 4)));
-            dst[i + j] = d * td_tq3_values[load_u24(b + 4 + 3 * (j >> 3)) >> (3 * (j & 7)) & 7];
+            dst[i + j] = d * tq3_values[load_u24(b + 4 + 3 * (j >> 3)) >> (3 * (j & 7)) & 7];
         }
-        td_tq_inverse(dst + i);
+        tq_inverse(dst + i);
     }
 }
 
@@ -112,9 +114,9 @@ void td_decode_tq4_1s(const void *src, float *dst, int64_t n) {
     for (int64_t i = 0; i < n; i += 32, b += 20) {
         for (int j = 0; j < 32; j++) {
             float d = td_f16_to_f32(td_load_u16(b + 2 * (j >> 4)));
-            dst[i + j] = d * td_tq4_values[b[4 + (j >> 1)] >> (4 * (j & 1)) & 15];
+            dst[i + j] = d * tq4_values[b[4 + (j >> 1)] >> (4 * (j & 1)) & 15];
         }
-        td_tq_inverse(dst + i);
+        tq_inverse(dst + i);
     }
 }
 
@@ -168,7 +170,7 @@ static void search_tq(const float *z, book c, float d[2], uint8_t *code) {
 static void encode_tq(const float *x, uint8_t *b, book c, uint8_t *code) {
     float z[32], d[2];
     memcpy(z, x, sizeof z);
-    td_tq_forward(z);
+    tq_forward(z);
     search_tq(z, c, d, code);
     td_store_u16(b, td_f32_to_f16(d[0]));
     td_store_u16(b + 2, td_f32_to_f16(d[1]));
@@ -179,7 +181,7 @@ void td_encode_tq3_1s(const float *src, void *dst, int64_t k, int64_t n_rows, co
     uint8_t *b = dst;
     for (int64_t i = 0; i < k * n_rows; i += 32, b += 16) {
         uint8_t code[32];
-        encode_tq(src + i, b, (book){td_tq3_values, tq3_limits, 8}, code);
+        encode_tq(src + i, b, (book){tq3_values, tq3_limits, 8}, code);
         for (int g = 0; g < 4; g++) {
             uint32_t v = 0;
             for (int j = 0; j < 8; j++) v |= (uint32_t)code[8 * g + j] << (3 * j);
@@ -193,7 +195,7 @@ void td_encode_tq4_1s(const float *src, void *dst, int64_t k, int64_t n_rows, co
     uint8_t *b = dst;
     for (int64_t i = 0; i < k * n_rows; i += 32, b += 20) {
         uint8_t code[32];
-        encode_tq(src + i, b, (book){td_tq4_values, tq4_limits, 16}, code);
+        encode_tq(src + i, b, (book){tq4_values, tq4_limits, 16}, code);
         for (int j = 0; j < 16; j++) b[4 + j] = (uint8_t)(code[2 * j] | code[2 * j + 1] << 4);
     }
 }

@@ -140,9 +140,6 @@ int64_t http_started_ns(const http_exchange *x) {
 void http_set_task(http_exchange *x, void *task) {
     x->task = task;
 }
-void *http_task(const http_exchange *x) {
-    return x->task;
-}
 td_buf *http_out(http_exchange *x) {
     return &x->out;
 }
@@ -463,10 +460,6 @@ td_status http_start(http_server **out, const http_options *o, td_error *err) {
 int http_port(const http_server *s) {
     return s->port;
 }
-int http_connections(const http_server *s) {
-    return atomic_load(&((http_server *)(uintptr_t)s)->connections);
-}
-
 void http_quiesce(http_server *s) {
     if (!s->listening) return;
     s->listening = false;

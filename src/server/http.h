@@ -60,7 +60,6 @@ void http_quiesce(http_server *s);
 void http_wake_all(http_server *s);
 /* Ends every connection and frees; what still waits is dropped. */
 void http_stop(http_server *s);
-int http_connections(const http_server *s);
 
 /* ---- the request ---- */
 
@@ -75,7 +74,6 @@ const char *http_request_id(const http_exchange *x); /* the client's x-request-i
 /* ---- the answer ---- */
 
 void http_set_task(http_exchange *x, void *task);
-void *http_task(const http_exchange *x);
 /* Any thread; also before the exchange sleeps. Never blocks for long. */
 void http_wake(http_exchange *x);
 /* Whole answer; the body is copied. */

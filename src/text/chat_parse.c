@@ -343,17 +343,8 @@ bool td_chat_parser_stopped(const td_chat_parser *p) {
     return p->state == IN_NOTHING;
 }
 
-bool td_chat_parser_in_thought(const td_chat_parser *p) {
-    if (!p->begun) return p->start.in_thought;
-    return p->state >= IN_CHANNEL_NAME && p->state <= IN_NESTED_CHANNEL;
-}
-
 bool td_chat_parser_in_call(const td_chat_parser *p) {
     return p->state >= IN_CALL_NAME && p->state <= IN_CALL_END;
-}
-
-uint32_t td_chat_parser_n_calls(const td_chat_parser *p) {
-    return p->n_calls;
 }
 
 uint32_t td_chat_parser_n_failures(const td_chat_parser *p) {

@@ -60,9 +60,7 @@ typedef enum td_chat_end {
 bool td_chat_parser_finish(td_chat_parser *p, td_chat_end end);
 
 bool td_chat_parser_stopped(const td_chat_parser *p); /* saw a turn's end in the text: further text is discarded */
-bool td_chat_parser_in_thought(const td_chat_parser *p);
 bool td_chat_parser_in_call(const td_chat_parser *p);
-uint32_t td_chat_parser_n_calls(const td_chat_parser *p);
 uint32_t td_chat_parser_n_failures(const td_chat_parser *p); /* calls that were given back as text */
 
 /* ---- a whole answer ---------------------------------------------------------------------------------------------- */

@@ -26,7 +26,8 @@ g_node *schema_fail(schema_ctx *c, td_status code, const td_json *at, const char
     return NULL;
 }
 
-bool schema_drop(schema_ctx *c, const td_json *keyword) {
+/* An unsupported keyword: an error when strict. True when it may be dropped. */
+static bool drop(schema_ctx *c, const td_json *keyword) {
     if (!c->options || !c->options->strict) return true;
     schema_fail(c, TD_ERR_ARGUMENT, keyword, "this keyword is not supported in a strict schema");
     return false;
@@ -34,7 +35,8 @@ bool schema_drop(schema_ctx *c, const td_json *keyword) {
 
 /* ---- rules and references ---------------------------------------------------------------------------------------- */
 
-uint32_t schema_rule(schema_ctx *c, const td_json *schema) {
+/* A rule for the schema; UINT32_MAX after an error. */
+static uint32_t rule_of(schema_ctx *c, const td_json *schema) {
     char name[48];
     int n = snprintf(name, sizeof name, " schema %u %u", c->name_prefix, c->n_rules_made++);
     uint32_t rule = g_rule_named(c->tree, name, (size_t)n, 0);
@@ -45,7 +47,7 @@ uint32_t schema_rule(schema_ctx *c, const td_json *schema) {
 }
 
 static g_node *as_rule(schema_ctx *c, const td_json *schema) {
-    uint32_t rule = schema_rule(c, schema);
+    uint32_t rule = rule_of(c, schema);
     return rule == UINT32_MAX ? NULL : g_rule_ref(c->tree, rule);
 }
 
@@ -216,7 +218,7 @@ static g_node *visit_string(schema_ctx *c, const td_json *s) {
     if (!get_bounds(c, s, "minLength", "maxLength", &min, &max)) return NULL;
     if (pattern) {
         if (bounded &&
-            !schema_drop(c, td_json_get(s, "minLength") ? td_json_get(s, "minLength") : td_json_get(s, "maxLength")))
+            !drop(c, td_json_get(s, "minLength") ? td_json_get(s, "minLength") : td_json_get(s, "maxLength")))
             return NULL;
         g_node *n = schema_pattern(c, pattern);
         return n ? schema_quoted(c, n) : NULL;
@@ -269,7 +271,7 @@ static g_node *visit_integer(schema_ctx *c, const td_json *s) {
 static g_node *visit_number(schema_ctx *c, const td_json *s) {
     static const char *const bounds[] = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"};
     for (int i = 0; i < 4; i++)
-        if (td_json_get(s, bounds[i]) && !schema_drop(c, td_json_get(s, bounds[i]))) return NULL;
+        if (td_json_get(s, bounds[i]) && !drop(c, td_json_get(s, bounds[i]))) return NULL;
     return schema_shared(c, SHARED_NUMBER);
 }
 
@@ -426,10 +428,10 @@ static bool check_keywords(schema_ctx *c, const td_json *s) {
                                               "$recursiveRef"};
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
         const td_json *v = td_json_get(s, unsupported[i]);
-        if (v && v->kind != TD_JSON_TRUE && !schema_drop(c, v)) return false;
+        if (v && v->kind != TD_JSON_TRUE && !drop(c, v)) return false;
     }
     const td_json *unique = td_json_get(s, "uniqueItems");
-    return !td_json_is(unique, TD_JSON_TRUE) || schema_drop(c, unique);
+    return !td_json_is(unique, TD_JSON_TRUE) || drop(c, unique);
 }
 
 static g_node *visit_keywords(schema_ctx *c, const td_json *s) {
@@ -482,7 +484,7 @@ td_status g_schema_build(g_tree *tree, const char *schema, size_t n_bytes, const
         td_error_prefix(err, "JSON schema");
     } else {
         c.root = json;
-        *root = schema_rule(&c, json);
+        *root = rule_of(&c, json);
         st = c.status;
     }
     if (!st && (tree->failed || *root == UINT32_MAX))

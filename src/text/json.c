@@ -41,6 +41,17 @@ static td_json *new_node(reader *r, td_json_kind kind) {
     return v;
 }
 
+static void append(td_json *parent, td_json *child) {
+    child->next = NULL;
+    if (parent->last) {
+        parent->last->next = child;
+    } else {
+        parent->first = child;
+    }
+    parent->last = child;
+    parent->n++;
+}
+
 static int hex_digit(char c) {
     if (c >= '0' && c <= '9') return c - '0';
     c = (char)(c | 0x20);
@@ -191,7 +202,7 @@ static bool settle_duplicates(reader *r, td_json *object) {
     object->n = 0;
     for (td_json *next = NULL; v; v = next) {
         next = v->next;
-        if (v->kind != (td_json_kind)-1) td_json_append(object, v);
+        if (v->kind != (td_json_kind)-1) append(object, v);
     }
     return true;
 }
@@ -216,7 +227,7 @@ static bool read_members(reader *r, td_json *parent, char close) {
         if (!v) return false;
         v->key = key;
         if (parent->n == UINT32_MAX) return fail(r, r->at, TD_ERR_LIMIT, "too many values");
-        td_json_append(parent, v);
+        append(parent, v);
         char c = peek(r);
         if (c == close) break;
         if (c != ',') return expected(r, object ? "expected ',' or '}'" : "expected ',' or ']'");
@@ -390,23 +401,12 @@ td_json *td_json_make_string(td_arena *a, const char *text, size_t n_bytes) {
     return v;
 }
 
-void td_json_append(td_json *parent, td_json *child) {
-    child->next = NULL;
-    if (parent->last) {
-        parent->last->next = child;
-    } else {
-        parent->first = child;
-    }
-    parent->last = child;
-    parent->n++;
-}
-
 td_json *td_json_put(td_arena *a, td_json *object, td_slice key, const td_json *value) {
     td_json *v = value ? td_arena_alloc(a, 1, sizeof *v) : NULL;
     if (!v) return NULL;
     *v = *value;
     v->key = key;
-    td_json_append(object, v);
+    append(object, v);
     return v;
 }
 

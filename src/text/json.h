@@ -62,7 +62,6 @@ bool td_json_truthy(const td_json *v); /* as Python: false for NULL, null, false
 /* Values made by hand, in the arena; NULL without memory. */
 td_json *td_json_make(td_arena *a, td_json_kind kind);
 td_json *td_json_make_string(td_arena *a, const char *text, size_t n_bytes);
-void td_json_append(td_json *parent, td_json *child);
 /* A shallow copy under another name (children are shared: trees are immutable). */
 td_json *td_json_put(td_arena *a, td_json *object, td_slice key, const td_json *value);
 

@@ -41,8 +41,6 @@ typedef struct schema_ctx {
 /* Records the first error, with the place where it is if one is known; returns NULL. */
 g_node *schema_fail(schema_ctx *c, td_status code, const td_json *at, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-/* An unsupported keyword: an error when strict. True when it may be dropped. */
-bool schema_drop(schema_ctx *c, const td_json *keyword);
 
 /* schema_values.c */
 g_node *schema_shared(schema_ctx *c, g_shared which);
@@ -65,8 +63,5 @@ g_node *schema_pattern(schema_ctx *c, const td_json *pattern);
 const td_json *schema_merge(schema_ctx *c, const td_json *a, const td_json *b);
 bool schema_is_annotation(td_slice key); /* does not constrain */
 const td_json *schema_without(schema_ctx *c, const td_json *object, const char *const *names, int n);
-
-/* grammar_schema.c: a rule for the schema; UINT32_MAX after an error */
-uint32_t schema_rule(schema_ctx *c, const td_json *schema);
 
 #endif

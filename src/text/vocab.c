@@ -558,7 +558,3 @@ uint32_t td_vocab_bos(const td_vocab *v) {
 uint32_t td_vocab_eos(const td_vocab *v) {
     return v->eos;
 }
-
-bool td_vocab_add_eos(const td_vocab *v) {
-    return v->add_eos;
-}

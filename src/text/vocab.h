@@ -76,6 +76,5 @@ const uint32_t *td_vocab_specials(const td_vocab *v, uint32_t *n); /* matchable 
 const uint32_t *td_vocab_suppressed(const td_vocab *v, uint32_t *n);
 uint32_t td_vocab_bos(const td_vocab *v); /* TD_TOKEN_NONE when the file names none */
 uint32_t td_vocab_eos(const td_vocab *v);
-bool td_vocab_add_eos(const td_vocab *v);
 
 #endif
