@@ -62,20 +62,21 @@ static source best_source(const td_engine *e, const td_slot *s, const td_job *j)
     return best;
 }
 
-static bool fits(const td_engine *e, const td_slot *s, const td_job *j) {
+/* Positions that the job may come to: the cache must have room for all of them when it starts. */
+static uint32_t positions_wanted(const td_engine *e, const td_job *j) {
     int64_t n = j->params.n_predict < 0 ? e->info.n_ctx : (int64_t)j->params.n_prompt + j->params.n_predict;
-    if (n > e->info.n_ctx) n = e->info.n_ctx;
-    return td_kv_can_grow(e->kv, (uint32_t)s->id, (uint32_t)n);
+    return (uint32_t)(n < e->info.n_ctx ? n : e->info.n_ctx);
 }
 
 static td_slot *choose(td_engine *e, const td_job *j) {
     td_slot *best = NULL;
     int64_t best_score = 0;
+    uint32_t n_pos = positions_wanted(e, j);
     int from_other = -1; /* looked for once there is a slot at all: every waiting job asks before every step */
     for (int i = 0; i < e->params.n_slots; i++) {
         td_slot *s = &e->slots[i];
         if (s->phase != TD_SLOT_IDLE || s->async != TD_ASYNC_NONE || (j->params.slot >= 0 && j->params.slot != i) ||
-            !fits(e, s, j))
+            !td_kv_can_grow(e->kv, (uint32_t)i, n_pos))
             continue;
         if (from_other < 0) from_other = best_source(e, NULL, j).n;
         int own = slot_source(e, s, j).n;
@@ -222,14 +223,13 @@ void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
     e->counters.ngram.calls_begin += (s->spec.types & TD_SPEC_NGRAM) != 0;
     e->counters.grammar.calls_begin += s->spec.types != TD_SPEC_NONE && j->grammar;
     td_error err = {0};
-    int64_t total = j->params.n_predict < 0 ? e->info.n_ctx : (int64_t)j->params.n_prompt + j->params.n_predict;
-    if (total > e->info.n_ctx) total = e->info.n_ctx;
+    uint32_t n_pos = positions_wanted(e, j);
     if ((j->params.n_probs > 0 && !td_engine_reserve_probs(e, j->params.n_probs)) ||
         (s->spec.accept == TD_ACCEPT_REJECTION && s->spec.types && !td_engine_reserve_rejection(e))) {
         err = (td_error){TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for probabilities"};
     } else {
-        while (!td_kv_can_grow(e->kv, (uint32_t)s->id, (uint32_t)total) && td_park_drop_oldest(e, NULL)) continue;
-        (void)td_kv_admit(e->kv, (uint32_t)s->id, (uint32_t)total, &err);
+        while (!td_kv_can_grow(e->kv, (uint32_t)s->id, n_pos) && td_park_drop_oldest(e, NULL)) continue;
+        (void)td_kv_admit(e->kv, (uint32_t)s->id, n_pos, &err);
     }
     if (err.code) {
         td_slot_release(e, s, TD_FINISH_ERROR, &err);
