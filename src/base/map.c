@@ -74,3 +74,8 @@ void td_map_release(const td_map *m, size_t offset, size_t n_bytes) {
 void td_map_prefetch(const td_map *m, size_t offset, size_t n_bytes) {
     advise(m, offset, n_bytes, MADV_WILLNEED, false);
 }
+
+bool td_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}

@@ -4,6 +4,7 @@
 
 #include "status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct td_map {
@@ -18,5 +19,8 @@ void td_map_close(td_map *m);
 /* Gives the pages of [offset, offset + n) back to the system: their content has been packed elsewhere. */
 void td_map_release(const td_map *m, size_t offset, size_t n_bytes);
 void td_map_prefetch(const td_map *m, size_t offset, size_t n_bytes);
+
+/* True if both exist and are one file, by whatever names. */
+bool td_same_file(const char *a, const char *b);
 
 #endif

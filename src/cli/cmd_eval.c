@@ -113,6 +113,12 @@ static bool on_row(void *user, int pos, const float *logits) {
     if (pos + 1 >= v->n_ctx) return true; /* nothing follows the last token of a window */
     int next = (int)v->tokens[pos + 1];
     double lse = log_sum(logits, v->n_vocab), nll = lse - (double)logits[next];
+    if (!isfinite(nll)) {
+        td_fail(v->err, TD_ERR_FORMAT, TD_NO_OFFSET,
+                "position %d of a window: the model gives no finite probability; --check-tensors looks for the weight",
+                pos);
+        return false;
+    }
     v->nll += nll;
     v->nll2 += nll * nll;
     v->n++;
@@ -214,8 +220,13 @@ static td_status base_tokens(eval *v, td_tokens *ids, td_error *err) {
     return TD_OK;
 }
 
+enum { SHORTEST = 8 }; /* the later half of a window is scored */
+
 static td_status evaluate(eval *v, td_error *err) {
     td_tokens ids = {0};
+    if (v->n_ctx < SHORTEST)
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "-c %d: a window needs at least %d tokens", v->n_ctx,
+                       SHORTEST);
     td_status status = v->base ? base_tokens(v, &ids, err) : read_tokens(v, &ids, err);
     if (v->o->chunks > 0 && v->n_chunk > v->o->chunks) v->n_chunk = (int)v->o->chunks;
     v->buffer = td_calloc(1, eval_base_row_bytes(v->n_vocab));

@@ -231,8 +231,6 @@ static td_status run(int n, char **args, quantize_values *v, td_error *err) {
     const char *out = n == 3 ? args[1] : given, *slash = strrchr(args[0], '/');
     snprintf(given, sizeof given, "%.*sggml-model-%s.gguf", slash ? (int)(slash - args[0] + 1) : 0, args[0],
              o.ftype->name);
-    if (strcmp(args[0], out) == 0)
-        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "input and output are the same file");
     if (v->output_type && !(o.output_type = writable_type(v->output_type, err))) return TD_ERR_ARGUMENT;
     if (v->embedding_type && !(o.embedding_type = writable_type(v->embedding_type, err))) return TD_ERR_ARGUMENT;
     td_quantize_rule *rules = calloc(MAX_RULES, sizeof *rules);

@@ -6,6 +6,7 @@
 
 #include "../base/checked.h"
 #include "../base/half.h"
+#include "../base/map.h"
 #include "hf_keys.h"
 #include "hf_plan.h"
 #include "rows.h"
@@ -185,6 +186,23 @@ static td_status open_all(conversion *c, td_error *err) {
     return status;
 }
 
+/* The output may be an earlier result, never a file of the checkpoint, by whatever name. */
+static td_status refuse_own_input(const conversion *c, const char *out, td_error *err) {
+    static const char *const others[] = {"config.json", "tokenizer.json", "model.safetensors.index.json"};
+    char path[4096];
+    const char *clash = NULL, *shard;
+    for (size_t i = 0; i < sizeof others / sizeof others[0] && !clash; i++) {
+        snprintf(path, sizeof path, "%s/%s", c->o->dir, others[i]);
+        if (td_same_file(out, path)) clash = path;
+    }
+    for (int i = 0; !clash && (shard = td_safetensors_path(c->s, i)); i++) {
+        if (td_same_file(out, shard)) clash = shard;
+    }
+    if (!clash) return TD_OK;
+    return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
+                   "%s is part of the checkpoint, %s: the output must be another file", out, clash);
+}
+
 static const char *base_name(const char *path, char *out, size_t n) {
     char full[4096];
     snprintf(full, sizeof full, "%s", path);
@@ -236,6 +254,7 @@ td_status td_convert(const td_convert_options *o, const char *out, td_convert_re
         status =
             td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "%s is a target; only assistants have an older layout", o->dir);
     }
+    if (status == TD_OK) status = refuse_own_input(c, out, err);
     if (status == TD_OK) status = td_gguf_writer_open(&w, out, err);
     if (status == TD_OK) status = write_all(c, w, arch, out, err);
     if (status == TD_OK) {

@@ -162,7 +162,7 @@ static td_status open_parts(td_hf_tokenizer *t, const char *dir, const char *pat
     if (status != TD_OK) return status;
     status = td_vocab_json_parse(&t->vocab, (const char *)t->map.data, t->map.n_bytes, err);
     if (status != TD_OK) {
-        td_error_prefix(err, "%s", file);
+        td_error_prefix(err, "%s", path); /* the parser names the file */
         return status;
     }
     t->source = td_vocab_json_source(t->vocab);

@@ -136,7 +136,8 @@ static td_status read_gguf(td_imatrix *m, const char *path, td_error *err) {
     td_gguf_array names = {0};
     status = td_gguf_get_str(g, "general.type", &type, err);
     if (status == TD_OK && (type.n_bytes != 7 || memcmp(type.data, "imatrix", 7) != 0)) {
-        status = td_fail(err, TD_ERR_FORMAT, TD_NO_OFFSET, "a GGUF, but its general.type is not \"imatrix\"");
+        status =
+            td_fail(err, TD_ERR_FORMAT, TD_NO_OFFSET, "%s: a GGUF file, but its general.type is not \"imatrix\"", path);
     }
     if (status == TD_OK) status = td_gguf_get_u32(g, "imatrix.chunk_count", 0, &m->chunks, err);
     if (status == TD_OK) status = td_gguf_get_array(g, "imatrix.datasets", &names, err);

@@ -6,6 +6,7 @@
 #include "quantize.h"
 
 #include "../base/checked.h"
+#include "../base/map.h"
 #include "../file/gguf_write.h"
 #include "rows.h"
 
@@ -268,7 +269,8 @@ static td_status write_item(work *w, td_rows *rows, const item *it) {
     int64_t bad = atomic_load(&j.bad_row);
     if (bad == -2) return td_fail(w->err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for a row of %s", t->name);
     if (bad >= 0) {
-        return td_fail(w->err, TD_ERR_FORMAT, t->offset, "%s: row %lld holds a value that %s cannot hold", t->name,
+        return td_fail(w->err, TD_ERR_FORMAT, t->offset,
+                       "%s: row %lld holds a value that %s cannot hold (not a number, infinite or too large)", t->name,
                        (long long)bad, it->to->name);
     }
     return status;
@@ -321,6 +323,21 @@ static td_status part_name(char *path, size_t n, const char *out, int i, int n_p
     return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "the path %.80s… is too long", out);
 }
 
+/* An output may be an earlier result, never the input, by whatever name. */
+static td_status refuse_own_input(const work *w, const char *out, int n_parts) {
+    char path[4096];
+    for (int i = 0; i < n_parts; i++) {
+        td_status status = part_name(path, sizeof path, out, i, n_parts, w->err);
+        if (status != TD_OK) return status;
+        for (int k = 0; k < td_gguf_n_files(w->g); k++) {
+            if (!td_same_file(path, td_gguf_file_path(w->g, k))) continue;
+            return td_fail(w->err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
+                           "%s is the input, %s: the output must be another file", path, td_gguf_file_path(w->g, k));
+        }
+    }
+    return TD_OK;
+}
+
 /* Declares and fills part i; `writer` stays open, to be committed when all parts are there. */
 static td_status write_part(work *w, const char *out, int i, int n_parts, td_gguf_writer **writer, uint64_t *done) {
     char path[4096];
@@ -355,7 +372,8 @@ static td_status write_files(work *w, const char *out) {
     td_gguf_writer **writers = td_calloc((size_t)n, sizeof(td_gguf_writer *));
     if (!writers) return td_fail(w->err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for %d parts", n);
     uint64_t done = 0;
-    td_status status = td_rows_check_room(out, w->report->to_bytes, w->err);
+    td_status status = refuse_own_input(w, out, n);
+    if (status == TD_OK) status = td_rows_check_room(out, w->report->to_bytes, w->err);
     for (int i = 0; i < n && status == TD_OK; i++) status = write_part(w, out, i, n, &writers[i], &done);
     for (int i = n - 1; i >= 0; i--) { /* the first part last: it is what a loader opens */
         if (status == TD_OK) {

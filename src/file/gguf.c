@@ -205,7 +205,11 @@ td_status td_gguf_open_memory(td_gguf **out, const void *data, size_t n_bytes, t
 /* ---- questions ---- */
 
 const char *td_gguf_path(const td_gguf *g) {
-    return g->parts[0].map.path != NULL ? g->parts[0].map.path : "memory";
+    return td_gguf_file_path(g, 0);
+}
+
+const char *td_gguf_file_path(const td_gguf *g, int i) {
+    return i < g->n_parts && g->parts[i].map.path != NULL ? g->parts[i].map.path : "memory";
 }
 
 const char *td_gguf_arch(const td_gguf *g) {

@@ -78,7 +78,8 @@ const char *td_gguf_path(const td_gguf *g); /* of the first part; "memory" witho
 const char *td_gguf_arch(const td_gguf *g); /* general.architecture; "" when it is absent */
 int td_gguf_version(const td_gguf *g);
 int td_gguf_n_files(const td_gguf *g);
-uint64_t td_gguf_file_bytes(const td_gguf *g); /* of all parts */
+const char *td_gguf_file_path(const td_gguf *g, int i); /* of part i */
+uint64_t td_gguf_file_bytes(const td_gguf *g);          /* of all parts */
 
 /* Metadata in the order of the file; lookups take logarithmic time. */
 size_t td_gguf_n_keys(const td_gguf *g);

@@ -402,3 +402,7 @@ uint64_t td_safetensors_bytes(const td_safetensors *s) {
     for (size_t i = 0; i < s->n_tensors; i++) n += s->tensors[i].n_bytes;
     return n;
 }
+
+const char *td_safetensors_path(const td_safetensors *s, int i) {
+    return i < s->n_maps ? s->maps[i].path : NULL;
+}

@@ -54,6 +54,8 @@ size_t td_safetensors_count(const td_safetensors *s);
 const td_st_tensor *td_safetensors_at(const td_safetensors *s, size_t i); /* by file and offset */
 const td_st_tensor *td_safetensors_find(const td_safetensors *s, const char *name);
 void td_safetensors_release(const td_safetensors *s, const td_st_tensor *t);
+/* Path of file i; NULL after the last, and for one in memory. */
+const char *td_safetensors_path(const td_safetensors *s, int i);
 uint64_t td_safetensors_bytes(const td_safetensors *s); /* of all tensors */
 
 size_t td_st_dtype_bytes(td_st_dtype d); /* 0 for TD_ST_UNKNOWN */

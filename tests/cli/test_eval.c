@@ -116,6 +116,7 @@ static void test_refusals(void **state) {
     assert_int_not_equal(run(""), 0);
     assert_int_not_equal(run("-f /nonexistent"), 0);
     assert_int_not_equal(run("-f " TEXT " -c 4096"), 0); /* too short for two windows */
+    assert_int_not_equal(run("-f " TEXT " -c 4"), 0);    /* nothing to score in half of that */
     assert_int_not_equal(run("--kl-divergence --kl-divergence-base " TEXT), 0);
 }
 

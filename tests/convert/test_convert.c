@@ -442,6 +442,31 @@ static void test_overflow(void **state) {
     hf_delete(&f);
 }
 
+/* A checkpoint is never written over, by whatever name. */
+static void test_own_input(void **state) {
+    (void)state;
+    static const char *const files[] = {"model.safetensors", "config.json", "tokenizer.json", "out.gguf"};
+    hf_folder f;
+    char path[512], out[512];
+    make_target(&f, "own");
+    hf_write_tensors(&f, "model.safetensors", 0, f.n);
+    hf_path(&f, "out.gguf", out, sizeof out);
+    hf_path(&f, "model.safetensors", path, sizeof path);
+    assert_int_equal(link(path, out), 0);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        td_error err = {0};
+        td_convert_options o = {.dir = f.dir, .pool = pool};
+        td_convert_report report;
+        hf_path(&f, files[i], path, sizeof path);
+        assert_int_equal(td_convert(&o, path, &report, &err), TD_ERR_ARGUMENT);
+        assert_non_null(strstr(err.text, "part of the checkpoint"));
+    }
+    unlink(out);
+    td_error err = {0};
+    if (convert(&f, "f32", false, out, sizeof out, &err) != TD_OK) fail_msg("%s", err.text); /* nothing was harmed */
+    hf_delete(&f);
+}
+
 static void test_bad_ordering(void **state) {
     (void)state;
     hf_folder f;
@@ -472,7 +497,8 @@ int main(void) {
     if (td_pool_create(&pool, &(td_pool_options){.n_threads = 2}, NULL) != TD_OK) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_target),    cmocka_unit_test(test_shards_and_new_config),
                                        cmocka_unit_test(test_assistant), cmocka_unit_test(test_broken),
-                                       cmocka_unit_test(test_overflow),  cmocka_unit_test(test_bad_ordering)};
+                                       cmocka_unit_test(test_overflow),  cmocka_unit_test(test_bad_ordering),
+                                       cmocka_unit_test(test_own_input)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     td_pool_destroy(pool);
     return failed;

@@ -194,6 +194,15 @@ static void test_refusals(void **state) {
     assert_int_equal(quantize(in, out, &o, NULL, &err), TD_ERR_ARGUMENT);
     td_error_clear(&err);
     assert_int_not_equal(quantize("/nonexistent.gguf", out, &o, NULL, &err), TD_OK);
+    td_error_clear(&err);
+
+    o = (td_quantize_options){.ftype = td_ftype_by_name("q8_0")}; /* the input by another name */
+    assert_int_equal(symlink(in, out), 0);
+    assert_int_equal(quantize(in, out, &o, NULL, &err), TD_ERR_ARGUMENT);
+    assert_non_null(strstr(err.text, "is the input"));
+    assert_int_equal(unlink(out), 0);
+    assert_int_equal(quantize(in, out, &o, NULL, NULL), TD_OK);
+    unlink(out);
     unlink(in);
     unlink(q);
 }

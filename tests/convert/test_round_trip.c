@@ -12,6 +12,7 @@
 #include "../identity/pair.h"
 #include "../share.h"
 #include "convert/convert.h"
+#include "convert/imatrix_write.h"
 #include "convert/quantize.h"
 #include "convert/synth.h"
 #include "file/gguf.h"
@@ -56,11 +57,41 @@ static source *new_source(const char *name, bool chat) {
     return s;
 }
 
+enum { MAX_TENSORS = 512, MAX_INPUTS = 1 << 17 };
+
+/* An importance matrix that says the same of every input, for the type that is not written without one. */
+static td_imatrix *flat_importance(const char *model) {
+    static td_importance entries[MAX_TENSORS];
+    static double ones[MAX_INPUTS];
+    static uint64_t counts[256];
+    char path[600];
+    td_gguf *g = NULL;
+    td_imatrix *m = NULL;
+    size_t n = 0;
+    for (int i = 0; i < MAX_INPUTS; i++) ones[i] = 1;
+    for (int i = 0; i < 256; i++) counts[i] = 1;
+    snprintf(path, sizeof path, "%s/importance.gguf", folder);
+    assert_int_equal(td_gguf_open(&g, model, NULL), TD_OK);
+    for (size_t i = 0; i < td_gguf_n_tensors(g); i++) {
+        const td_gguf_tensor *t = td_gguf_tensor_at(g, i);
+        if (t->n_dims < 2) continue;
+        assert_true(n < MAX_TENSORS && t->ne[0] * t->ne[2] <= MAX_INPUTS && t->ne[2] <= 256);
+        entries[n++] = (td_importance){t->name, (int)t->ne[2], (int64_t)t->ne[0], ones, counts};
+    }
+    td_imatrix_info info = {.dataset = "flat", .n_chunk = 1, .chunk_size = 1};
+    assert_int_equal(td_imatrix_write(path, entries, n, &info, NULL), TD_OK);
+    assert_int_equal(td_imatrix_open(&m, path, NULL), TD_OK);
+    td_gguf_close(g);
+    return m;
+}
+
 static void quantize(const char *in, const char *out, const td_ftype *type) {
     td_error err = {0};
-    td_quantize_options o = {.ftype = type, .allow_requantize = true, .pool = pool};
+    td_imatrix *m = strcmp(type->name, "q2_K_S") == 0 ? flat_importance(in) : NULL;
+    td_quantize_options o = {.ftype = type, .allow_requantize = true, .imatrix = m, .pool = pool};
     td_quantize_report report;
     if (td_quantize(in, out, &o, &report, &err) != TD_OK) fail_msg("%s: %s", type->name, err.text);
+    td_imatrix_close(m);
 }
 
 static void convert(const char *dir, const char *out, const td_ftype *type) {
@@ -231,7 +262,7 @@ static void quantize_pair(const source *s, const td_ftype *type, char *target, c
 /* Every type, or of the few all for the first two pairs and one, in turn, for the others. */
 static bool is_chosen(int i_source, const td_ftype *type) {
     static const char *const few[] = {"q8_0", "q4_0", "q4_K_M", "tq4_1s"};
-    if (!strcmp(type->name, "f32") || !strcmp(type->name, "q2_K_S")) return false; /* that one needs importance */
+    if (!strcmp(type->name, "f32")) return false;
     int n_few = test_share((int)(sizeof few / sizeof *few), 1);
     for (int k = 0; k < n_few; k++) {
         if (!strcmp(few[k], type->name)) return i_source < 2 || i_source % n_few == k || all_types;
