@@ -86,6 +86,13 @@ TD_INLINE void rect_half(vf acc[RECT_ACC], int form, const td_expanded *w, int64
     }
 }
 
+/* The same lanes of the next panel: it stands a whole row of blocks further on, where no hardware looks. */
+TD_INLINE void prefetch_next(const struct td_rect_args *a, const uint8_t *q, const uint8_t *d) {
+    __builtin_prefetch(q + a->q_panel, 0, 3);
+    __builtin_prefetch(q + a->q_panel + 64, 0, 3);
+    __builtin_prefetch(d + a->q_panel, 0, 3);
+}
+
 /* Activation rows [0, n) of four, vectors from row r0 on. */
 TD_INLINE void rect_part(const struct td_rect_args *a, int form, const uint8_t *q, const uint8_t *d, const uint8_t *x,
                          int32_t n, float *y, int r0) {
@@ -95,8 +102,10 @@ TD_INLINE void rect_part(const struct td_rect_args *a, int form, const uint8_t *
         const int t = i % TD_RECT_T;
         acc[i] = a->resume && t < n ? vf_load(y + t * a->ldy + r0 + i / TD_RECT_T * TD_R) : vf_zero();
     }
-    for (int64_t b = 0; b < a->n; b++, q += TD_I8_BLOCK, d += TD_I8_BLOCK, x += TD_I8X_BLOCK)
+    for (int64_t b = 0; b < a->n; b++, q += TD_I8_BLOCK, d += TD_I8_BLOCK, x += TD_I8X_BLOCK) {
+        if (r0 == 0) prefetch_next(a, q, d);
         for (int h = 0; h < (form_halves(form) ? 2 : 1); h++) rect_half(acc, form, a->w, b, h, q, d, x, r0);
+    }
     TD_UNROLL
     for (int i = 0; i < RECT_ACC; i++) {
         const int t = i % TD_RECT_T;

@@ -129,6 +129,7 @@ V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits, int zero_l
         p = _mm256_maddubs_epi16(w, a);
     }
     *part = i % run == 0 ? p : _mm256_add_epi16(*part, p);
+    __asm__("" : "+x"(*part)); /* gcc would add at the end, and keep all products in memory until then */
     if ((i + 1) % run != 0) return;
     *s = _mm256_add_epi32(i + 1 == run ? vi_dot_start(bits, zero_log2, sum8) : *s,
                           _mm256_madd_epi16(*part, _mm256_set1_epi16(1)));
