@@ -294,7 +294,7 @@ void td_engine_close(td_engine *e) {
     if (e->thread_started) {
         pthread_mutex_lock(&e->lock);
         e->stop = true;
-        pthread_cond_signal(&e->wake);
+        td_engine_wake(e);
         pthread_mutex_unlock(&e->lock);
         pthread_join(e->thread, NULL);
     }
@@ -349,6 +349,11 @@ bool td_engine_reserve_rejection(td_engine *e) {
 
 /* ---- the thread ---- */
 
+void td_engine_wake(td_engine *e) {
+    e->woken = true;
+    pthread_cond_signal(&e->wake);
+}
+
 td_status td_engine_command(td_engine *e, td_status (*run)(td_engine *e, void *arg, td_error *err), void *arg,
                             td_error *err) {
     td_command c = {.run = run, .arg = arg};
@@ -356,7 +361,7 @@ td_status td_engine_command(td_engine *e, td_status (*run)(td_engine *e, void *a
     td_command **at = &e->commands;
     while (*at) at = &(*at)->next;
     *at = &c;
-    pthread_cond_signal(&e->wake);
+    td_engine_wake(e);
     while (!c.done) pthread_cond_wait(&e->command_done, &e->lock);
     pthread_mutex_unlock(&e->lock);
     if (c.status && err && !err->code) *err = c.error;
@@ -446,6 +451,7 @@ static void *engine_thread(void *arg) {
     td_engine *e = arg;
     pthread_mutex_lock(&e->lock);
     while (!e->stop) {
+        e->woken = false;
         run_commands(e);
         start_jobs(e);
         if (idle(e)) {
@@ -453,7 +459,8 @@ static void *engine_thread(void *arg) {
             td_async_serve(e);
             publish(e);
             pthread_mutex_lock(&e->lock);
-            if (!e->stop && !e->commands && !e->queue) pthread_cond_wait(&e->wake, &e->lock);
+            /* Jobs may be left that wait for a slot whose draft somebody has to fetch (td_draft_wait). */
+            while (!e->woken) pthread_cond_wait(&e->wake, &e->lock);
             continue;
         }
         pthread_mutex_unlock(&e->lock);

@@ -198,6 +198,8 @@ struct td_engine {
     bool thread_started;
     pthread_mutex_t lock;
     pthread_cond_t wake, command_done;
+    /* Under lock, up to `commands`. */
+    bool woken; /* something came that the engine's thread has not looked at */
     bool stop;
     td_job *queue; /* sorted by priority, then arrival */
     int n_queue, n_open_jobs;
@@ -252,6 +254,7 @@ void td_slot_accept(td_engine *e, td_slot *s, int64_t step_ns);
 void td_engine_describe_file(const td_gguf *g, td_engine_info *i); /* query.c */
 bool td_engine_reserve_probs(td_engine *e, int n_probs);
 bool td_engine_reserve_rejection(td_engine *e);
+void td_engine_wake(td_engine *e); /* under the lock */
 td_status td_engine_command(td_engine *e, td_status (*run)(td_engine *e, void *arg, td_error *err), void *arg,
                             td_error *err); /* runs it between two steps; waits */
 

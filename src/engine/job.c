@@ -257,7 +257,7 @@ td_status td_job_submit(td_engine *e, const td_job_params *p, td_job **out, td_e
     j->owned_by_engine = true;
     e->n_queue++;
     e->n_open_jobs++;
-    pthread_cond_signal(&e->wake);
+    td_engine_wake(e);
     pthread_mutex_unlock(&e->lock);
     *out = j;
     return TD_OK;
@@ -335,7 +335,7 @@ void td_job_cancel(td_job *j) {
     td_engine *e = j->engine;
     atomic_store(&j->cancelled, true);
     pthread_mutex_lock(&e->lock);
-    pthread_cond_signal(&e->wake);
+    td_engine_wake(e);
     pthread_mutex_unlock(&e->lock);
 }
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -242,8 +243,50 @@ static void test_close_in_flight(void **unused) {
     }
 }
 
+static double process_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* A job for a slot whose draft nobody has fetched waits without using the processor, and runs once it is. */
+static void test_unfetched(void **unused) {
+    (void)unused;
+    td_engine *e = open_engine("0", NULL, 1);
+    answer before, after;
+    answer_read(start(e, 0, TD_SPEC_MTP, 4, true), &before);
+    td_slot_info info[SLOTS];
+    td_error err = {0};
+    int slot = 0, n = 0;
+    td_slots_get(e, info, SLOTS);
+    while (info[slot].n_tokens == 0) slot++;
+    assert_int_equal(td_draft_submit(e, slot, before.ids[before.n - 1], 4, &err), TD_OK);
+    td_job_params p;
+    td_job *j = NULL;
+    td_job_params_init(e, &p);
+    p.prompt = prompts[0];
+    p.n_prompt = PROMPT;
+    p.n_predict = N_PREDICT;
+    p.slot = slot;
+    p.sampling.temperature = 0.9f;
+    p.sampling.seed = 0;
+    assert_int_equal(td_job_submit(e, &p, &j, &err), TD_OK);
+    usleep(100000); /* the draft is made */
+    double used = process_seconds();
+    usleep(500000);
+    used = process_seconds() - used;
+    if (used > 0.1) fail_msg("%.3f s of processor in half a second of waiting", used);
+    uint32_t drafts[4];
+    td_event ev;
+    assert_int_equal(td_job_read(j, &ev, 0), TD_ERR_BUSY);
+    assert_int_equal(td_draft_wait(e, slot, drafts, 4, &n, &err), TD_OK);
+    answer_read(j, &after);
+    answer_same(&after, &before, "after a draft that was fetched late", slot);
+    td_engine_close(e);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_drafts), cmocka_unit_test(test_random_cancels),
-                                       cmocka_unit_test(test_close_in_flight)};
+                                       cmocka_unit_test(test_close_in_flight), cmocka_unit_test(test_unfetched)};
     return cmocka_run_group_tests_name("overlap", tests, make, drop);
 }
