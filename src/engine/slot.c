@@ -346,8 +346,9 @@ void td_slot_make_room(td_engine *e, td_slot *s) {
     int keep = j->params.n_keep < 0 ? j->params.n_prompt : j->params.n_keep, n = s->n_tokens;
     td_async_drain(e);
     if (j->params.n_keep >= 0 && keep < n) keep++; /* <bos> */
-    if (keep > n - 4) keep = n - 4;
+    if (keep > n - 4) keep = n > 4 ? n - 4 : 0;
     int drop = j->params.n_discard > 0 && j->params.n_discard < n - keep ? j->params.n_discard : (n - keep) / 2;
+    if (drop == 0) return; /* one token of a context of three: there is room for the next */
     td_error err = {0};
     if (td_kv_discard(e->kv, (uint32_t)s->id, (uint32_t)keep, (uint32_t)(keep + drop), &err)) {
         td_slot_release(e, s, TD_FINISH_CONTEXT, NULL);

@@ -187,6 +187,21 @@ static void test_context_end(void **unused) {
     }
 }
 
+/* Contexts too small to keep anything of the prompt shift like any other. */
+static void test_tiny_contexts(void **unused) {
+    (void)unused;
+    static const uint32_t bos = 2;
+    for (int n_ctx = 3; n_ctx < 8; n_ctx++) {
+        td_engine *e = open_demo(n_ctx, true);
+        ask a = {.sampled = n_ctx % 2, .prompt = &bos, .n_prompt = 1, .ignore_end = true, .n_predict = 20};
+        answer plain;
+        compare(e, 0, a, "tiny context", &plain);
+        assert_int_equal(plain.finish, TD_FINISH_LENGTH);
+        assert_true(plain.truncated);
+        td_engine_close(e);
+    }
+}
+
 /* The same prompt again, wholly in the cache: one token is computed anew, so that there is a hidden row to draft from.
  */
 static void test_prompt_cached(void **unused) {
@@ -299,9 +314,9 @@ static int beside_on(void **unused) {
 
 int main(void) {
 #define BOTH(f) cmocka_unit_test_setup(f, beside_off), cmocka_unit_test_setup(f, beside_on)
-    const struct CMUnitTest tests[] = {BOTH(test_end_token),         BOTH(test_stop_strings),  BOTH(test_budget),
-                                       BOTH(test_context_end),       BOTH(test_prompt_cached), BOTH(test_grammars),
-                                       BOTH(test_cancel_in_a_round), BOTH(test_probabilities)};
+    const struct CMUnitTest tests[] = {BOTH(test_end_token),   BOTH(test_stop_strings),      BOTH(test_budget),
+                                       BOTH(test_context_end), BOTH(test_tiny_contexts),     BOTH(test_prompt_cached),
+                                       BOTH(test_grammars),    BOTH(test_cancel_in_a_round), BOTH(test_probabilities)};
     cmocka_set_test_filter(getenv("TD_TEST_FILTER"));
     return cmocka_run_group_tests_name("ends", tests, NULL, NULL);
 }
