@@ -76,6 +76,8 @@ typedef struct server {
     bool reap_stop;
 } server;
 
+#define REQUEST_BYTES ((size_t)512 << 20) /* limit of a request's arena */
+
 /* ---- answers (respond.c) ---- */
 
 /* system_fingerprint and build_info, in the shape of the reference: b, a number, a name. */
@@ -238,6 +240,7 @@ http_turn serve_metrics(server *s, http_exchange *x);
 void latency_add(latency *l, double seconds);
 void size_add(latency *l, int n);
 td_status rates_create(server *s, td_error *err);
+void rates_destroy(server *s);
 void rates_note(server *s); /* about once a second */
 
 /* ---- slots (slots.c) ---- */
@@ -253,6 +256,13 @@ void slot_note_text(task *t, choice *c, const td_event *ev);
 
 /* Parses the body as a JSON object; on failure answers 400 itself and returns NULL. */
 const td_json *read_body(http_exchange *x, td_arena *a, msg_dialect d, http_turn *turn);
+/* A body in an arena of its own. False: `turn` is the answer, and there is nothing to destroy. */
+typedef struct own_body {
+    td_arena *arena;
+    const td_json *json;
+    http_turn turn;
+} own_body;
+bool own_body_read(own_body *b, http_exchange *x, msg_dialect d);
 /* The server's own copy of a request's API key: the same key is the same pointer, as long as the server lives. */
 const char *key_of(const server *s, http_exchange *x);   /* of prefixes; NULL: they are shared */
 const char *owner_of(const server *s, http_exchange *x); /* of stored responses; NULL: there are no keys */

@@ -194,20 +194,6 @@ http_turn serve_response(server *s, http_exchange *x, const char *id) {
 
 /* ---- text ---- */
 
-typedef struct call {
-    td_arena *a;
-    const td_json *body;
-    http_turn turn;
-} call;
-
-static bool open_call(call *c, http_exchange *x, msg_dialect d) {
-    c->a = td_arena_create((size_t)512 << 20);
-    c->turn = HTTP_ANSWER;
-    c->body = c->a ? read_body(x, c->a, d, &c->turn) : NULL;
-    if (!c->body) td_arena_destroy(c->a);
-    return c->body != NULL;
-}
-
 /* A switch of the body, *out as it is when absent. */
 static td_status flag(const td_json *body, const char *name, bool *out, td_error *err) {
     const td_json *v = td_json_get(body, name);
@@ -234,15 +220,15 @@ static td_status add_content(server *s, const td_json *v, bool special, bool bos
 }
 
 http_turn serve_tokenize(server *s, http_exchange *x) {
-    call c;
-    if (!open_call(&c, x, MSG_CHAT)) return c.turn;
+    own_body b;
+    if (!own_body_read(&b, x, MSG_CHAT)) return b.turn;
     td_tokens ids = {0};
     td_error err = {0};
     bool special = true, bos = false, pieces = false;
-    td_status status = flag(c.body, "parse_special", &special, &err);
-    if (!status) status = flag(c.body, "add_special", &bos, &err);
-    if (!status) status = flag(c.body, "with_pieces", &pieces, &err);
-    const td_json *v = status ? NULL : td_json_get(c.body, "content");
+    td_status status = flag(b.json, "parse_special", &special, &err);
+    if (!status) status = flag(b.json, "add_special", &bos, &err);
+    if (!status) status = flag(b.json, "with_pieces", &pieces, &err);
+    const td_json *v = status ? NULL : td_json_get(b.json, "content");
     if (td_json_is(v, TD_JSON_ARRAY)) {
         for (const td_json *e = v->first; e && !status; e = e->next)
             status = add_content(s, e, special, bos && e == v->first, &ids, &err);
@@ -265,7 +251,7 @@ http_turn serve_tokenize(server *s, http_exchange *x) {
         json_array_append_new(list, json_pack("{s:i,s:o}", "id", (int)ids.ids[i], "piece", piece));
     }
     td_tokens_free(&ids);
-    td_arena_destroy(c.a);
+    td_arena_destroy(b.arena);
     if (status) {
         json_decref(list);
         return answer_field_error(x, "content", &err);
@@ -274,13 +260,13 @@ http_turn serve_tokenize(server *s, http_exchange *x) {
 }
 
 http_turn serve_detokenize(server *s, http_exchange *x) {
-    call c;
-    if (!open_call(&c, x, MSG_CHAT)) return c.turn;
+    own_body b;
+    if (!own_body_read(&b, x, MSG_CHAT)) return b.turn;
     td_tokens ids = {0};
     td_buf text = {0};
     td_error err = {0};
     td_status status = TD_OK;
-    const td_json *v = td_json_get(c.body, "tokens");
+    const td_json *v = td_json_get(b.json, "tokens");
     if (td_json_present(v) && v->kind != TD_JSON_ARRAY)
         status = td_fail(&err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "\"tokens\" must be an array of tokens");
     for (const td_json *e = status || !v ? NULL : v->first; e && !status; e = e->next)
@@ -299,7 +285,7 @@ http_turn serve_detokenize(server *s, http_exchange *x) {
     }
     td_tokens_free(&ids);
     td_buf_free(&text);
-    td_arena_destroy(c.a);
+    td_arena_destroy(b.arena);
     if (status) return answer_error(x, MSG_CHAT, 400, "tokens", NULL, "%s", err.text);
     return answer_json(x, 200, json_pack("{s:o}", "content", content));
 }
@@ -307,7 +293,7 @@ http_turn serve_detokenize(server *s, http_exchange *x) {
 /* ---- prompts ---- */
 
 typedef struct rendered { /* the prompt of a chat body */
-    call c;
+    own_body body;
     msg_request r;
     td_chat_prompt prompt;
     td_tokens ids;
@@ -316,31 +302,31 @@ typedef struct rendered { /* the prompt of a chat body */
 static bool render(rendered *p, server *s, http_exchange *x, api kind, msg_dialect d) {
     td_error err = {0};
     if (!s->has_chat) {
-        p->c.turn = answer_error(x, d, 400, NULL, NULL, "this model's vocabulary has no chat tokens");
+        p->body.turn = answer_error(x, d, 400, NULL, NULL, "this model's vocabulary has no chat tokens");
         return false;
     }
-    if (!open_call(&p->c, x, d)) return false;
-    td_status status = chat_read(s, kind, owner_of(s, x), p->c.body, p->c.a, &p->r, &err);
+    if (!own_body_read(&p->body, x, d)) return false;
+    td_status status = chat_read(s, kind, owner_of(s, x), p->body.json, p->body.arena, &p->r, &err);
     const char *param = status ? p->r.param : NULL;
-    if (!status) status = chat_prompt(s, &p->r, p->c.a, &p->prompt, &p->ids, &err);
-    if (status) p->c.turn = answer_error(x, d, 400, param, NULL, "%s", err.text);
-    if (status) td_arena_destroy(p->c.a);
+    if (!status) status = chat_prompt(s, &p->r, p->body.arena, &p->prompt, &p->ids, &err);
+    if (status) p->body.turn = answer_error(x, d, 400, param, NULL, "%s", err.text);
+    if (status) td_arena_destroy(p->body.arena);
     return !status;
 }
 
 static void free_rendered(rendered *p) {
     td_tokens_free(&p->ids);
     td_chat_prompt_free(&p->prompt);
-    td_arena_destroy(p->c.a);
+    td_arena_destroy(p->body.arena);
 }
 
 /* with_tokens: also the ids, <bos> and all. */
 http_turn serve_apply_template(server *s, http_exchange *x) {
     rendered p = {0};
-    if (!render(&p, s, x, API_CHAT, MSG_CHAT)) return p.c.turn;
+    if (!render(&p, s, x, API_CHAT, MSG_CHAT)) return p.body.turn;
     td_error err = {0};
     bool with_tokens = false;
-    td_status status = flag(p.c.body, "with_tokens", &with_tokens, &err);
+    td_status status = flag(p.body.json, "with_tokens", &with_tokens, &err);
     td_slice text = td_chat_prompt_text(&p.prompt);
     json_t *o = json_pack("{s:o}", "prompt", json_stringn(text.data ? text.data : "", text.n_bytes));
     json_t *ids = json_array();
@@ -358,7 +344,7 @@ http_turn serve_apply_template(server *s, http_exchange *x) {
 http_turn serve_count(server *s, http_exchange *x, api kind) {
     msg_dialect d = api_dialect(kind);
     rendered p = {0};
-    if (!render(&p, s, x, kind, d)) return p.c.turn;
+    if (!render(&p, s, x, kind, d)) return p.body.turn;
     int n = (int)p.ids.n;
     free_rendered(&p);
     if (kind == API_ANTHROPIC) return answer_json(x, 200, json_pack("{s:i}", "input_tokens", n));

@@ -5,6 +5,7 @@
 #include "../base/status.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -46,6 +47,11 @@ td_status rates_create(server *s, td_error *err) {
     if (!s->rates) return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory");
     pthread_mutex_init(&s->rates->lock, NULL);
     return TD_OK;
+}
+
+void rates_destroy(server *s) {
+    if (s->rates) pthread_mutex_destroy(&s->rates->lock);
+    free(s->rates);
 }
 
 static rate_sample sample_of(const td_counters *c) {

@@ -78,3 +78,13 @@ const td_json *read_body(http_exchange *x, td_arena *a, msg_dialect d, http_turn
     }
     return body;
 }
+
+bool own_body_read(own_body *b, http_exchange *x, msg_dialect d) {
+    *b = (own_body){.arena = td_arena_create(REQUEST_BYTES), .turn = HTTP_ANSWER};
+    if (b->arena)
+        b->json = read_body(x, b->arena, d, &b->turn);
+    else
+        b->turn = answer_error(x, d, 500, NULL, NULL, "no memory");
+    if (!b->json) td_arena_destroy(b->arena);
+    return b->json != NULL;
+}

@@ -253,7 +253,7 @@ static void free_server(server *s) {
         td_buf_free(&s->notes[i].generated);
     }
     free(s->notes);
-    free(s->rates);
+    rates_destroy(s);
     pthread_mutex_destroy(&s->reap_lock);
     pthread_mutex_destroy(&s->tasks_lock);
     pthread_cond_destroy(&s->reap);

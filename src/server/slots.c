@@ -217,18 +217,20 @@ http_turn slot_action_turn(http_exchange *x, slot_action *a) {
 
 /* False: *turn is the answer. */
 static bool read_name(slot_action *a, http_exchange *x, http_turn *turn) {
-    td_arena *arena = td_arena_create(1 << 20);
-    const td_json *body = arena ? read_body(x, arena, MSG_CHAT, turn) : NULL;
-    const td_json *name = td_json_get(body, "filename");
-    bool fine = body && td_json_is(name, TD_JSON_STRING) && plain_name(name->text);
-    if (body && !fine) *turn = answer_error(x, MSG_CHAT, 400, "filename", NULL, "Invalid filename");
+    own_body b;
+    if (!own_body_read(&b, x, MSG_CHAT)) {
+        *turn = b.turn;
+        return false;
+    }
+    const td_json *name = td_json_get(b.json, "filename");
+    bool fine = td_json_is(name, TD_JSON_STRING) && plain_name(name->text);
     if (fine) {
         snprintf(a->name, sizeof a->name, "%.*s", (int)name->text.n_bytes, name->text.data);
         int n = snprintf(a->path, sizeof a->path, "%s/%s", a->s->o->slot_save_path, a->name);
         fine = n > 0 && (size_t)n < sizeof a->path;
-        if (!fine) *turn = answer_error(x, MSG_CHAT, 400, "filename", NULL, "Invalid filename");
     }
-    td_arena_destroy(arena);
+    if (!fine) *turn = answer_error(x, MSG_CHAT, 400, "filename", NULL, "Invalid filename");
+    td_arena_destroy(b.arena);
     return fine;
 }
 

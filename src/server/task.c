@@ -33,7 +33,7 @@ static int64_t deadline(const task *t) {
 task *task_new(server *s, http_exchange *x, api kind) {
     task *t = td_calloc(1, sizeof *t);
     if (!t) return NULL;
-    t->arena = td_arena_create((size_t)512 << 20);
+    t->arena = td_arena_create(REQUEST_BYTES);
     if (!t->arena) {
         free(t);
         return NULL;
@@ -118,14 +118,10 @@ void task_unlist(task *t) {
 }
 
 http_turn serve_control(server *s, http_exchange *x) {
+    own_body b;
+    if (!own_body_read(&b, x, MSG_CHAT)) return b.turn;
+    const td_json *id = td_json_get(b.json, "id"), *action = td_json_get(b.json, "action");
     http_turn turn = HTTP_ANSWER;
-    td_arena *a = td_arena_create(1 << 20);
-    const td_json *body = a ? read_body(x, a, MSG_CHAT, &turn) : NULL;
-    const td_json *id = td_json_get(body, "id"), *action = td_json_get(body, "action");
-    if (!body) {
-        td_arena_destroy(a);
-        return turn;
-    }
     bool found = false, refused = false;
     if (!td_json_is(id, TD_JSON_STRING) || id->text.n_bytes == 0) {
         turn = answer_error(x, MSG_CHAT, 400, "id", NULL, "missing completion id");
@@ -145,7 +141,7 @@ http_turn serve_control(server *s, http_exchange *x) {
                    ? answer_error(x, MSG_CHAT, 400, "id", NULL, "the completion was not started with reasoning_control")
                    : answer_json(x, 200, json_pack("{s:b}", "success", 1));
     }
-    td_arena_destroy(a);
+    td_arena_destroy(b.arena);
     return turn;
 }
 
