@@ -60,17 +60,20 @@ static void unlink_at(entry **at) {
     free_entry(e);
 }
 
-/* The oldest go first; the list is in the order of age. */
+/* From the newest on, what fits beside those that are newer stays. */
 static void trim(store *s) {
     int n = 0;
     size_t n_bytes = 0;
     int64_t now = td_clock_ns();
     for (entry **at = &s->first; *at;) {
-        n_bytes += size_of(*at);
-        if (++n > MAX_ENTRIES || n_bytes > MAX_BYTES || now - (*at)->t_ns > MAX_AGE_NS)
+        size_t size = size_of(*at);
+        if (n == MAX_ENTRIES || size > MAX_BYTES - n_bytes || now - (*at)->t_ns > MAX_AGE_NS) {
             unlink_at(at);
-        else
-            at = &(*at)->next;
+            continue;
+        }
+        n++;
+        n_bytes += size;
+        at = &(*at)->next;
     }
 }
 
