@@ -1,9 +1,7 @@
 /* `tandem convert`: a Hugging Face folder becomes one GGUF file. */
-#include "base/clock.h"
-#include "base/progress.h"
 #include "commands.h"
 #include "convert/convert.h"
-#include "options.h"
+#include "work.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,8 +10,7 @@
 typedef struct convert_values {
     const char *out, *type, *tokenizer, *name;
     int dialect;
-    int64_t n_threads;
-    bool quiet;
+    work_flags work;
 } convert_values;
 
 static const td_option convert_table[] = {
@@ -47,24 +44,13 @@ static const td_option convert_table[] = {
      .arg = "NAME",
      .help = "general.name in the file; by default the folder's name"},
     {.kind = TD_OPT_GROUP, .help = "Running"},
-    {.kind = TD_OPT_INT,
-     .names = "--threads -t",
-     .offset = offsetof(convert_values, n_threads),
-     .arg = "N",
-     .def = "0",
-     .min = 0,
-     .max = 512,
-     .env = "THREADS",
-     .help = "Threads; 0 is one per core"},
-    {.kind = TD_OPT_SWITCH,
-     .names = "--quiet -q",
-     .offset = offsetof(convert_values, quiet),
-     .help = "No progress and no report"},
     {.kind = TD_OPT_END}};
 
-static td_status run(const char *dir, const convert_values *v, td_error *err) {
+static td_status run(int n_args, char **args, void *values, td_error *err) {
+    (void)n_args;
+    const convert_values *v = values;
     if (!v->out) return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "no output: give -o FILE");
-    td_convert_options o = {.dir = dir, .tokenizer = v->tokenizer, .name = v->name, .old_dialect = v->dialect == 1};
+    td_convert_options o = {.dir = args[0], .tokenizer = v->tokenizer, .name = v->name, .old_dialect = v->dialect == 1};
     if (strcasecmp(v->type, "auto") != 0) {
         o.ftype = td_ftype_by_name(v->type);
         bool known = o.ftype && (!td_type_of(o.ftype->type)->is_quantised || o.ftype->type == TD_TYPE_Q8_0);
@@ -74,19 +60,17 @@ static td_status run(const char *dir, const convert_values *v, td_error *err) {
                            v->type);
         }
     }
-    td_progress bar;
-    td_progress_init(&bar, v->quiet, "B");
-    o.progress = td_progress_bar;
-    o.progress_user = &bar;
-    int64_t start = td_clock_ns();
+    work w;
     td_convert_report r = {0};
-    td_status status = td_pool_create(&o.pool, &(td_pool_options){.n_threads = (int)v->n_threads}, err);
+    td_status status = work_begin(&w, &v->work, err);
+    o.pool = w.pool;
+    o.progress = td_progress_bar;
+    o.progress_user = &w.bar;
     if (status == TD_OK) status = td_convert(&o, v->out, &r, err);
-    td_progress_end(&bar);
-    td_pool_destroy(o.pool);
-    if (status == TD_OK && !v->quiet) {
+    work_end(&w);
+    if (status == TD_OK && !v->work.quiet) {
         printf("%s: %s, %s, %llu tensors, %.1f MB in %.1f s", v->out, r.arch, r.type, (unsigned long long)r.n_tensors,
-               (double)r.n_bytes / 1e6, (double)(td_clock_ns() - start) * 1e-9);
+               (double)r.n_bytes / 1e6, work_seconds(&w));
         if (r.n_skipped > 0) printf(" (%llu tensors left out)", (unsigned long long)r.n_skipped);
         putchar('\n');
     }
@@ -95,19 +79,11 @@ static td_status run(const char *dir, const convert_values *v, td_error *err) {
 
 int td_cmd_convert(int argc, char **argv) {
     convert_values v = {0};
-    const td_option_set sets[] = {{convert_table, &v}, {NULL, NULL}};
+    const td_option_set sets[] = {{convert_table, &v}, {work_options, &v.work}, {NULL, NULL}};
     const td_option_usage usage = {
         "convert", "DIR -o FILE [options]",
         "Turns a Hugging Face folder (config.json, safetensors, tokenizer.json) of a Gemma 4 model or of its MTP "
         "assistant into a GGUF file. Image and sound parts are left out.",
         1, 1};
-    int n = 0;
-    td_options_outcome outcome = td_options_parse(&usage, sets, argc, argv, &n);
-    if (outcome != TD_OPTIONS_RUN) return outcome == TD_OPTIONS_DONE ? 0 : 1;
-    td_error err = {0};
-    td_status status = run(argv[0], &v, &err);
-    td_options_free(sets);
-    if (status == TD_OK) return 0;
-    fprintf(stderr, "tandem convert: %s\n", err.text);
-    return 1;
+    return td_command(&usage, sets, argc, argv, run);
 }

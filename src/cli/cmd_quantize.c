@@ -1,9 +1,7 @@
 /* `tandem quantize`: a GGUF file with smaller types. Arguments and flags are those of llama-quantize. */
-#include "base/clock.h"
-#include "base/progress.h"
 #include "commands.h"
 #include "convert/quantize.h"
-#include "options.h"
+#include "work.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +12,8 @@ enum { MAX_RULES = 1024, MAX_RULE_FILE = 1 << 20 };
 typedef struct quantize_values {
     const char *output_type, *embedding_type, *imatrix, *rule_file;
     td_option_list rules, include, exclude;
-    bool pure, leave_output, allow_requantize, keep_split, dry_run, quiet, verbose;
-    int64_t n_threads;
+    bool pure, leave_output, allow_requantize, keep_split, dry_run, verbose;
+    work_flags work;
 } quantize_values;
 
 static const td_option quantize_table[] = {
@@ -81,19 +79,6 @@ static const td_option quantize_table[] = {
      .names = "--verbose -v",
      .offset = offsetof(quantize_values, verbose),
      .help = "List all tensors"},
-    {.kind = TD_OPT_INT,
-     .names = "--threads -t",
-     .offset = offsetof(quantize_values, n_threads),
-     .arg = "N",
-     .def = "0",
-     .min = 0,
-     .max = 512,
-     .env = "THREADS",
-     .help = "Threads; 0 is one per core"},
-    {.kind = TD_OPT_SWITCH,
-     .names = "--quiet -q",
-     .offset = offsetof(quantize_values, quiet),
-     .help = "No progress and no report"},
     {.kind = TD_OPT_END}};
 
 static const td_type_info *writable_type(const char *name, td_error *err) {
@@ -180,40 +165,38 @@ static td_status run_with(const char *in, const char *out, const quantize_values
                           td_error *err) {
     td_quantize_options own = *base, *o = &own;
     td_imatrix *m = NULL;
-    td_progress bar;
+    work w;
     td_quantize_report r = {0};
-    td_status status = TD_OK;
     if (v->include.n && v->exclude.n) {
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
                        "--include-weights and --exclude-weights exclude each other");
     }
-    if (v->imatrix) status = td_imatrix_open(&m, v->imatrix, err);
+    td_status status = work_begin(&w, &v->work, err);
+    o->pool = w.pool;
+    o->progress = td_progress_bar;
+    o->progress_user = &w.bar;
+    if (v->imatrix && status == TD_OK) status = td_imatrix_open(&m, v->imatrix, err);
     o->imatrix = m;
     o->imatrix_path = v->imatrix;
     const char **include = terminated(&v->include), **exclude = terminated(&v->exclude);
     o->include = include;
     o->exclude = exclude;
-    td_progress_init(&bar, v->quiet, "B");
-    o->progress = td_progress_bar;
-    o->progress_user = &bar;
     if (v->verbose || v->dry_run) o->each = print_tensor;
-    int64_t start = td_clock_ns();
-    if (status == TD_OK) status = td_pool_create(&o->pool, &(td_pool_options){.n_threads = (int)v->n_threads}, err);
     if (status == TD_OK) status = td_quantize(in, out, o, &r, err);
-    td_progress_end(&bar);
-    td_pool_destroy(o->pool);
+    work_end(&w);
     td_imatrix_close(m);
     free(include);
     free(exclude);
-    if (status == TD_OK && !v->quiet) print_report(v, out, &r, (double)(td_clock_ns() - start) * 1e-9);
+    if (status == TD_OK && !v->work.quiet) print_report(v, out, &r, work_seconds(&w));
     return status;
 }
 
-static td_status run(int n, char **args, quantize_values *v, td_error *err) {
+static td_status run(int n, char **args, void *values, td_error *err) {
+    quantize_values *v = values;
     char given[4200], *end = NULL;
     /* IN [OUT] TYPE [THREADS] */
     if (n > 2 && strtol(args[n - 1], &end, 10) > 0 && *end == 0 && td_ftype_by_name(args[n - 2])) {
-        v->n_threads = strtol(args[--n], NULL, 10);
+        v->work.n_threads = strtol(args[--n], NULL, 10);
     }
     if (n < 2 || n > 3) return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "the arguments are IN [OUT] TYPE [THREADS]");
     td_quantize_options o = {.ftype = td_ftype_by_name(args[n - 1]),
@@ -246,20 +229,12 @@ static td_status run(int n, char **args, quantize_values *v, td_error *err) {
 
 int td_cmd_quantize(int argc, char **argv) {
     quantize_values v = {0};
-    const td_option_set sets[] = {{quantize_table, &v}, {NULL, NULL}};
+    const td_option_set sets[] = {{quantize_table, &v}, {work_options, &v.work}, {NULL, NULL}};
     const td_option_usage usage = {
         "quantize", "[options] IN [OUT] TYPE [THREADS]",
         "Writes a GGUF file with smaller types for its matrices. TYPE is f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
         "q2_K, q2_K_S, q3_K_S, q3_K_M, q3_K_L, q4_K_S, q4_K_M, q5_K_S, q5_K_M, q6_K, iq4_nl, iq4_xs, tq3_1s or tq4_1s. "
         "Models and assistants alike.",
         2, 4};
-    int n = 0;
-    td_options_outcome outcome = td_options_parse(&usage, sets, argc, argv, &n);
-    if (outcome != TD_OPTIONS_RUN) return outcome == TD_OPTIONS_DONE ? 0 : 1;
-    td_error err = {0};
-    td_status status = run(n, argv, &v, &err);
-    td_options_free(sets);
-    if (status == TD_OK) return 0;
-    fprintf(stderr, "tandem quantize: %s\n", err.text);
-    return 1;
+    return td_command(&usage, sets, argc, argv, run);
 }

@@ -1,9 +1,8 @@
 /* `tandem synth`: writes a target and its assistant with random weights and a chosen acceptance. */
 #include "base/cpu.h"
-#include "base/progress.h"
 #include "commands.h"
 #include "convert/synth.h"
-#include "options.h"
+#include "work.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,8 +13,9 @@ typedef struct synth_values {
     const char *dir, *type, *assistant_type;
     double accept;
     int head, dialect;
-    int64_t seed, n_vocab, n_layer, n_threads;
-    bool target_only, assistant_only, quiet;
+    int64_t seed, n_vocab, n_layer;
+    bool target_only, assistant_only;
+    work_flags work;
 } synth_values;
 
 static const td_option synth_table[] = {
@@ -95,19 +95,6 @@ static const td_option synth_table[] = {
      .offset = offsetof(synth_values, assistant_only),
      .help = "Write no target"},
     {.kind = TD_OPT_GROUP, .help = "Running"},
-    {.kind = TD_OPT_INT,
-     .names = "--threads -t",
-     .offset = offsetof(synth_values, n_threads),
-     .arg = "N",
-     .def = "0",
-     .min = 0,
-     .max = 512,
-     .env = "THREADS",
-     .help = "Threads; 0 is one per core"},
-    {.kind = TD_OPT_SWITCH,
-     .names = "--quiet -q",
-     .offset = offsetof(synth_values, quiet),
-     .help = "No progress and no report"},
     {.kind = TD_OPT_END}};
 
 typedef td_status (*write_fn)(const td_synth_options *o, const char *path, td_error *err);
@@ -127,12 +114,14 @@ static td_status write_one(const td_synth_options *o, const synth_values *v, td_
         return status;
     }
     struct stat st;
-    if (!v->quiet && stat(path, &st) == 0) printf("%s  %.1f MB\n", path, (double)st.st_size / 1e6);
+    if (!v->work.quiet && stat(path, &st) == 0) printf("%s  %.1f MB\n", path, (double)st.st_size / 1e6);
     return TD_OK;
 }
 
-static td_status run(const char *size, const synth_values *v, td_error *err) {
-    td_synth_options o = {.size = size,
+static td_status run(int n_args, char **args, void *values, td_error *err) {
+    (void)n_args;
+    const synth_values *v = values;
+    td_synth_options o = {.size = args[0],
                           .accept = v->accept,
                           .head = (td_synth_head)v->head,
                           .old_dialect = v->dialect == 1,
@@ -146,21 +135,20 @@ static td_status run(const char *size, const synth_values *v, td_error *err) {
                        o.ftype ? v->assistant_type : v->type);
     }
     if (mkdir(v->dir, 0777) != 0 && errno != EEXIST) return td_fail_errno(err, errno, "cannot make %s", v->dir);
-    td_progress bar;
-    td_progress_init(&bar, v->quiet, "B");
+    work w;
+    td_status status = work_begin(&w, &v->work, err);
+    o.pool = w.pool;
     o.progress = td_progress_bar;
-    o.progress_user = &bar;
-    td_pool_options p = {.n_threads = (int)v->n_threads};
-    td_status status = td_pool_create(&o.pool, &p, err);
-    if (status == TD_OK && !v->assistant_only) status = write_one(&o, v, &bar, false, err);
-    if (status == TD_OK && !v->target_only) status = write_one(&o, v, &bar, true, err);
-    td_pool_destroy(o.pool);
+    o.progress_user = &w.bar;
+    if (status == TD_OK && !v->assistant_only) status = write_one(&o, v, &w.bar, false, err);
+    if (status == TD_OK && !v->target_only) status = write_one(&o, v, &w.bar, true, err);
+    work_end(&w);
     return status;
 }
 
 int td_cmd_synth(int argc, char **argv) {
     synth_values v = {0};
-    const td_option_set sets[] = {{synth_table, &v}, {NULL, NULL}};
+    const td_option_set sets[] = {{synth_table, &v}, {work_options, &v.work}, {NULL, NULL}};
     const td_option_usage usage = {
         "synth", "SIZE [options]",
         "Writes SIZE-TYPE.gguf and SIZE-assistant-….gguf: a target and an assistant of the real shape (e2b, e4b, 12b, "
@@ -168,13 +156,5 @@ int td_cmd_synth(int argc, char **argv) {
         "greedy text is a known walk over the vocabulary and whose drafts are right for a chosen share of tokens. For "
         "measuring speed without the real weights.",
         1, 1};
-    int n = 0;
-    td_options_outcome outcome = td_options_parse(&usage, sets, argc, argv, &n);
-    if (outcome != TD_OPTIONS_RUN) return outcome == TD_OPTIONS_DONE ? 0 : 1;
-    td_error err = {0};
-    td_status status = run(argv[0], &v, &err);
-    td_options_free(sets);
-    if (status == TD_OK) return 0;
-    fprintf(stderr, "tandem synth: %s\n", err.text);
-    return 1;
+    return td_command(&usage, sets, argc, argv, run);
 }

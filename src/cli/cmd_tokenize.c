@@ -189,7 +189,8 @@ static td_status decode(const tokenize_options *o, const td_vocab *v, const td_b
     return st;
 }
 
-static td_status run(const tokenize_options *o, int n_args, char **args, td_error *err) {
+static td_status run(int n_args, char **args, void *values, td_error *err) {
+    const tokenize_options *o = values;
     td_vocab *v = NULL;
     td_buf input = {0};
     td_tokens tokens = {0};
@@ -219,11 +220,5 @@ int td_cmd_tokenize(int argc, char **argv) {
                                    "Turns text into the token ids of a model and back. The text comes from the "
                                    "arguments, -p, -f or standard input; without --ids or --json each token is a line.",
                                    0, -1};
-    int n = 0;
-    td_options_outcome outcome = td_options_parse(&usage, sets, argc, argv, &n);
-    if (outcome != TD_OPTIONS_RUN) return outcome == TD_OPTIONS_DONE ? 0 : 1;
-    td_error err = {0};
-    td_status st = run(&o, n, argv, &err);
-    if (st) fprintf(stderr, "tandem tokenize: %s\n", err.text);
-    return st ? 1 : 0;
+    return td_command(&usage, sets, argc, argv, run);
 }

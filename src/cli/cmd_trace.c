@@ -183,6 +183,24 @@ static void print_json(const trace_data *t) {
     json_decref(o);
 }
 
+static td_status run(int n_args, char **args, void *values, td_error *err) {
+    (void)n_args;
+    const trace_options *o = values;
+    trace_data *t = calloc(1, sizeof *t);
+    td_status status = t ? read_trace(args[0], t, err) : td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory");
+    if (!status) {
+        summarise(t);
+        if (o->json)
+            print_json(t);
+        else
+            print_table(t);
+        if (o->svg) status = trace_draw(t, o->svg, err);
+    }
+    if (t) free(t->rounds);
+    free(t);
+    return status;
+}
+
 int td_cmd_trace(int argc, char **argv) {
     trace_options o = {0};
     const td_option_set sets[] = {{trace_table, &o}, {NULL, NULL}};
@@ -190,23 +208,5 @@ int td_cmd_trace(int argc, char **argv) {
                                    "Turns a speculation trace, written by --spec-trace or LLAMA_MTP_ACC_TRACE, into a "
                                    "table and a picture. FILE may be - for standard input.",
                                    1, 1};
-    int n = 0;
-    td_options_outcome outcome = td_options_parse(&usage, sets, argc, argv, &n);
-    if (outcome != TD_OPTIONS_RUN) return outcome == TD_OPTIONS_DONE ? 0 : 1;
-    trace_data *t = calloc(1, sizeof *t);
-    td_error err = {0};
-    td_status status = t ? read_trace(argv[0], t, &err) : td_fail(&err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory");
-    if (!status) {
-        summarise(t);
-        if (o.json)
-            print_json(t);
-        else
-            print_table(t);
-        if (o.svg) status = trace_draw(t, o.svg, &err);
-    }
-    if (status) fprintf(stderr, "tandem trace: %s\n", err.text);
-    if (t) free(t->rounds);
-    free(t);
-    td_options_free(sets);
-    return status ? 1 : 0;
+    return td_command(&usage, sets, argc, argv, run);
 }

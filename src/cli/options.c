@@ -395,3 +395,14 @@ void td_options_free(const td_option_set *sets) {
                 *list = (td_option_list){0};
             }
 }
+
+int td_command(const td_option_usage *usage, const td_option_set *sets, int argc, char **argv, td_command_fn run) {
+    int n = 0;
+    td_options_outcome outcome = td_options_parse(usage, sets, argc, argv, &n);
+    if (outcome != TD_OPTIONS_RUN) return outcome == TD_OPTIONS_DONE ? 0 : 1;
+    td_error err = {0};
+    td_status status = run(n, argv, sets[0].values, &err);
+    td_options_free(sets);
+    if (status) fprintf(stderr, "tandem %s: %s\n", usage->command, err.text);
+    return status ? 1 : 0;
+}

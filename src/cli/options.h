@@ -70,6 +70,11 @@ td_options_outcome td_options_parse(const td_option_usage *usage, const td_optio
 /* Frees what lists own. */
 void td_options_free(const td_option_set *sets);
 
+/* The frame of a command: options, `run` with the positional arguments and the values of the first set, its error as
+ * "tandem COMMAND: text". Returns the exit code. */
+typedef td_status (*td_command_fn)(int n_args, char **args, void *values, td_error *err);
+int td_command(const td_option_usage *usage, const td_option_set *sets, int argc, char **argv, td_command_fn run);
+
 /* The nearest of `names` to `given` (edit distance), or NULL when none is near. */
 const char *td_option_nearest(const char *given, const char *const *names, int n);
 
