@@ -3,6 +3,7 @@
 #include "chat_parse_impl.h"
 
 #include "../base/checked.h"
+#include "json_escape.h"
 #include "utf8.h"
 
 #include <string.h>
@@ -544,45 +545,26 @@ static bool string_step(parser *p) {
     return true;
 }
 
-static int hex4(const char *s) {
-    int v = 0;
-    for (int i = 0; i < 4; i++) {
-        char c = s[i], l = (char)(c | 0x20);
-        int d = c >= '0' && c <= '9' ? c - '0' : l >= 'a' && l <= 'f' ? l - 'a' + 10 : -1;
-        if (d < 0) return -1;
-        v = v << 4 | d;
-    }
-    return v;
-}
-
 /* The escape here: its length, and what it means in out[]. 0: more text is needed. An unknown one means itself. */
 static size_t read_escape(const parser *p, char out[4], int *n_out) {
-    static const char from[] = "\"'\\/bfnrt", to[] = "\"'\\/\b\f\n\r\t";
     const char *s = parse_here(p);
-    size_t left = parse_left(p);
+    size_t left = parse_left(p), n;
+    uint32_t cp = 0;
     out[0] = '\\';
     *n_out = 1;
-    if (left < 2) return p->final ? 1 : 0;
-    const char *simple = s[1] ? strchr(from, s[1]) : NULL;
-    if (simple) {
-        out[0] = to[simple - from];
+    if (left < 2 || (s[1] == 'u' && left < 6)) return p->final ? 1 : 0;
+    if (s[1] == '\'') {
+        out[0] = s[1];
         return 2;
     }
-    if (s[1] != 'u') return 1;
-    if (left < 6) return p->final ? 1 : 0;
-    int cp = hex4(s + 2);
-    if (cp < 0) return 1;
-    size_t n = 6;
-    if (cp >= 0xD800 && cp < 0xDC00) {
-        if (left < 12 && !p->final && (left < 7 || s[6] == '\\') && (left < 8 || s[7] == 'u')) return 0;
-        int low = left >= 12 && s[6] == '\\' && s[7] == 'u' ? hex4(s + 8) : -1;
-        bool pair = low >= 0xDC00 && low < 0xE000;
-        cp = pair ? 0x10000 + ((cp - 0xD800) << 10) + (low - 0xDC00) : 0xFFFD;
-        n = pair ? 12 : 6;
-    } else if (cp >= 0xDC00 && cp < 0xE000) {
+    n = td_json_escape(s, left, &cp);
+    if (n == 0) return 1;
+    if (cp >= 0xD800 && cp < 0xE000) {
+        bool pair = cp < 0xDC00 && left < 12 && (left < 7 || s[6] == '\\') && (left < 8 || s[7] == 'u');
+        if (pair && !p->final) return 0;
         cp = 0xFFFD;
     }
-    *n_out = td_utf8_put((uint32_t)cp, out);
+    *n_out = td_utf8_put(cp, out);
     return n;
 }
 

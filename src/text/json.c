@@ -3,6 +3,7 @@
 #include "json.h"
 
 #include "../base/checked.h"
+#include "json_escape.h"
 #include "utf8.h"
 
 #include <locale.h>
@@ -52,50 +53,6 @@ static void append(td_json *parent, td_json *child) {
     parent->n++;
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int32_t hex4(const char *p, const char *end) {
-    int32_t v = 0;
-    if (end - p < 4) return -1;
-    for (int i = 0; i < 4; i++) {
-        int d = hex_digit(p[i]);
-        if (d < 0) return -1;
-        v = v << 4 | d;
-    }
-    return v;
-}
-
-/* The escape whose backslash is at p: bytes put into out, *p moved behind it; 0 when it is none. */
-static int unescape(const char **p, const char *end, char out[4]) {
-    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    const char *s = *p + 1;
-    if (s >= end) return 0;
-    const char *simple = *s ? strchr(from, *s) : NULL;
-    if (simple) {
-        *p = s + 1;
-        out[0] = to[simple - from];
-        return 1;
-    }
-    int32_t cp = *s == 'u' ? hex4(s + 1, end) : -1;
-    if (cp < 0) return 0;
-    s += 5;
-    if (cp >= 0xD800 && cp < 0xE000) {
-        int32_t low = cp < 0xDC00 && end - s >= 6 && s[0] == '\\' && s[1] == 'u' ? hex4(s + 2, end) : -1;
-        if (low >= 0xDC00 && low < 0xE000) {
-            cp = 0x10000 + ((cp - 0xD800) << 10) + (low - 0xDC00);
-            s += 6;
-        } else {
-            cp = 0xFFFD;
-        }
-    }
-    *p = s;
-    return td_utf8_put((uint32_t)cp, out);
-}
-
 /* At the opening quotation mark. */
 static bool read_string(reader *r, td_slice *out) {
     const char *begin = r->at + 1, *p = begin;
@@ -118,10 +75,11 @@ static bool read_string(reader *r, td_slice *out) {
             text[n++] = *s++;
             continue;
         }
-        const char *at = s;
-        int n_put = unescape(&s, p, text + n);
-        if (!n_put) return fail(r, at, TD_ERR_FORMAT, "expected a valid escape");
-        n += (size_t)n_put;
+        uint32_t cp = 0;
+        size_t n_read = td_json_escape(s, (size_t)(p - s), &cp);
+        if (!n_read) return fail(r, s, TD_ERR_FORMAT, "expected a valid escape");
+        n += (size_t)td_utf8_put(cp >= 0xD800 && cp < 0xE000 ? 0xFFFD : cp, text + n);
+        s += n_read;
     }
     *out = (td_slice){text, n};
     return true;

@@ -2,6 +2,7 @@
 #include "json_scan.h"
 
 #include "../base/status.h"
+#include "json_escape.h"
 #include "utf8.h"
 
 #include <string.h>
@@ -61,46 +62,6 @@ bool json_scan_element(json_scan *s, bool *first) {
     return json_scan_peek(s) != ']' || json_scan_fail(s, "a value");
 }
 
-static int hex_digit(uint8_t c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Four hex digits at p, or -1. */
-static int32_t hex4(const uint8_t *p, const uint8_t *end) {
-    int32_t v = 0;
-    if (end - p < 4) return -1;
-    for (int i = 0; i < 4; i++) {
-        int d = hex_digit(p[i]);
-        if (d < 0) return -1;
-        v = v << 4 | d;
-    }
-    return v;
-}
-
-/* The escape after a backslash at p: bytes written to out; *n_read bytes consumed. 0: not an escape. */
-static int unescape(const uint8_t *p, const uint8_t *end, char out[4], size_t *n_read) {
-    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    if (p == end) return 0;
-    const char *simple = *p ? strchr(from, *p) : NULL;
-    if (simple) {
-        out[0] = to[simple - from];
-        *n_read = 1;
-        return 1;
-    }
-    if (*p != 'u') return 0;
-    int32_t hi = hex4(p + 1, end);
-    *n_read = 5;
-    if (hi >= 0xD800 && hi < 0xDC00 && end - p >= 11 && p[5] == '\\' && p[6] == 'u') {
-        int32_t lo = hex4(p + 7, end);
-        if (lo < 0xDC00 || lo > 0xDFFF) return 0;
-        hi = 0x10000 + ((hi - 0xD800) << 10) + (lo - 0xDC00);
-        *n_read = 11;
-    }
-    return hi < 0 ? 0 : td_utf8_put((uint32_t)hi, out);
-}
-
 bool json_scan_string(json_scan *s, td_slice *out) {
     *out = (td_slice){"", 0};
     if (!take(s, '"', "a string")) return false;
@@ -122,17 +83,18 @@ bool json_scan_string(json_scan *s, td_slice *out) {
     }
     size_t n = 0;
     for (p = s->c.at; p < close;) {
-        size_t n_read = 0;
         s->c.at = p;
         if (*p < 0x20) return json_scan_fail(s, "no control characters in a string");
         if (*p != '\\') {
             text[n++] = (char)*p++;
             continue;
         }
-        int n_put = unescape(p + 1, close, text + n, &n_read);
+        uint32_t cp = 0;
+        size_t n_read = td_json_escape((const char *)p, (size_t)(close - p), &cp);
+        int n_put = n_read ? td_utf8_put(cp, text + n) : 0;
         if (!n_put) return json_scan_fail(s, "a valid escape");
         n += (size_t)n_put;
-        p += 1 + n_read;
+        p += n_read;
     }
     s->c.at = close + 1;
     *out = (td_slice){text, n};
@@ -170,7 +132,7 @@ static bool skip_scalar(json_scan *s) {
     if (c == '"') return json_scan_string(s, &ignored);
     if (word(s, "true") || word(s, "false") || word(s, "null")) return true;
     if (c != '-' && (c < '0' || c > '9')) return json_scan_fail(s, "a value");
-    while (s->c.at < s->c.end && (hex_digit(*s->c.at) >= 0 || strchr("+-.", *s->c.at)) && *s->c.at) s->c.at++;
+    while (s->c.at < s->c.end && (td_hex_digit((char)*s->c.at) >= 0 || strchr("+-.", *s->c.at)) && *s->c.at) s->c.at++;
     return true;
 }
 
