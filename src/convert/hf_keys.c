@@ -5,6 +5,7 @@
 #include "../base/checked.h"
 #include "../base/map.h"
 #include "../text/vocab_file.h"
+#include "arch_keys.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -14,106 +15,69 @@
 
 /* ---- model keys ---- */
 
-typedef struct keys { /* first error wins; later calls do nothing */
-    td_gguf_writer *w;
-    const char *arch;
-    td_status status;
-    td_error *err;
-    char name[128];
-} keys;
-
-static const char *key(keys *k, const char *suffix) {
-    snprintf(k->name, sizeof k->name, "%s.%s", k->arch, suffix);
-    return k->name;
-}
-
-static void put_u32(keys *k, const char *suffix, uint32_t v) {
-    if (k->status == TD_OK) k->status = td_gguf_put_u32(k->w, key(k, suffix), v, k->err);
-}
-
-static void put_f32(keys *k, const char *suffix, float v) {
-    if (k->status == TD_OK) k->status = td_gguf_put_f32(k->w, key(k, suffix), v, k->err);
-}
-
-static void put_bool(keys *k, const char *suffix, bool v) {
-    if (k->status == TD_OK) k->status = td_gguf_put_bool(k->w, key(k, suffix), v, k->err);
-}
-
-static void put_str(keys *k, const char *suffix, const char *v) {
-    if (k->status == TD_OK) k->status = td_gguf_put_str(k->w, key(k, suffix), v, k->err);
-}
-
-static void put_list(keys *k, const char *suffix, td_gguf_kind kind, const void *data, uint64_t n) {
-    if (k->status == TD_OK) k->status = td_gguf_put_array(k->w, key(k, suffix), kind, data, n, k->err);
-}
-
-static void put_per_layer(keys *k, const td_hf_config *c) {
+static void put_per_layer(arch_keys *k, const td_hf_config *c) {
     int32_t kv[TD_HF_MAX_LAYERS], ff[TD_HF_MAX_LAYERS];
     for (uint32_t i = 0; i < c->n_layer; i++) {
         kv[i] = (int32_t)(c->sliding[i] || !c->n_kv_full ? c->n_kv : c->n_kv_full);
         ff[i] = (int32_t)(c->double_wide && i >= c->n_layer - c->n_shared ? 2 * c->d_ff : c->d_ff);
     }
     if (c->n_kv_full) {
-        put_list(k, "attention.head_count_kv", TD_GGUF_I32, kv, c->n_layer);
+        arch_put_list(k, "attention.head_count_kv", TD_GGUF_I32, kv, c->n_layer);
     } else {
-        put_u32(k, "attention.head_count_kv", c->n_kv);
+        arch_put_u32(k, "attention.head_count_kv", c->n_kv);
     }
     if (c->double_wide) {
-        put_list(k, "feed_forward_length", TD_GGUF_I32, ff, c->n_layer);
+        arch_put_list(k, "feed_forward_length", TD_GGUF_I32, ff, c->n_layer);
     } else {
-        put_u32(k, "feed_forward_length", c->d_ff);
+        arch_put_u32(k, "feed_forward_length", c->d_ff);
     }
-    put_list(k, "attention.sliding_window_pattern", TD_GGUF_BOOL, c->sliding, c->n_layer);
+    arch_put_list(k, "attention.sliding_window_pattern", TD_GGUF_BOOL, c->sliding, c->n_layer);
 }
 
-static void put_assistant_keys(keys *k, const td_hf_config *c, bool old_dialect) {
+static void put_assistant_keys(arch_keys *k, const td_hf_config *c, bool old_dialect) {
     if (old_dialect) {
-        put_u32(k, "n_embd_backbone", c->backbone);
-        put_str(k, "requires_target_arch", "gemma4");
-        put_bool(k, "attention.k_eq_v", c->k_eq_v);
+        arch_put_u32(k, "n_embd_backbone", c->backbone);
+        arch_put_str(k, "requires_target_arch", "gemma4");
+        arch_put_bool(k, "attention.k_eq_v", c->k_eq_v);
     } else {
-        put_u32(k, "embedding_length_out", c->backbone);
-        put_u32(k, "nextn_predict_layers", c->n_layer);
+        arch_put_u32(k, "embedding_length_out", c->backbone);
+        arch_put_u32(k, "nextn_predict_layers", c->n_layer);
     }
-    put_bool(k, "use_ordered_embeddings", c->ordered);
+    arch_put_bool(k, "use_ordered_embeddings", c->ordered);
     if (c->ordered) {
-        put_u32(k, "n_centroids", c->n_centroids);
-        put_u32(k, "centroid_top_k", c->centroid_top_k);
+        arch_put_u32(k, "n_centroids", c->n_centroids);
+        arch_put_u32(k, "centroid_top_k", c->centroid_top_k);
     }
 }
 
 td_status td_hf_put_model_keys(td_gguf_writer *w, const td_hf_config *c, const char *arch, const char *name,
                                uint32_t file_type, bool old_dialect, td_error *err) {
-    keys k = {.w = w, .arch = arch, .err = err};
-    k.status = td_gguf_put_str(w, "general.architecture", arch, err);
-    if (k.status == TD_OK) k.status = td_gguf_put_str(w, "general.type", "model", err);
-    if (k.status == TD_OK) k.status = td_gguf_put_str(w, "general.name", name, err);
-    if (k.status == TD_OK) k.status = td_gguf_put_u32(w, "general.file_type", file_type, err);
-    if (k.status == TD_OK) k.status = td_gguf_put_u32(w, "general.quantization_version", 2, err);
-    put_u32(&k, "block_count", c->n_layer);
-    put_u32(&k, "context_length", c->context);
-    put_u32(&k, "embedding_length", c->d_model);
-    put_u32(&k, "attention.head_count", c->n_head);
+    arch_keys k = {.w = w, .arch = arch, .err = err};
+    arch_put_general(&k, name, file_type);
+    arch_put_u32(&k, "block_count", c->n_layer);
+    arch_put_u32(&k, "context_length", c->context);
+    arch_put_u32(&k, "embedding_length", c->d_model);
+    arch_put_u32(&k, "attention.head_count", c->n_head);
     put_per_layer(&k, c);
-    put_f32(&k, "rope.freq_base", c->theta);
-    put_f32(&k, "rope.freq_base_swa", c->theta_swa);
-    put_f32(&k, "attention.layer_norm_rms_epsilon", c->eps);
-    put_u32(&k, "attention.sliding_window", c->window);
-    put_u32(&k, "attention.shared_kv_layers", c->n_shared);
-    put_u32(&k, "embedding_length_per_layer_input", c->ple);
-    put_u32(&k, "attention.key_length", c->d_head_full);
-    put_u32(&k, "attention.value_length", c->d_head_full);
-    put_u32(&k, "attention.key_length_swa", c->d_head);
-    put_u32(&k, "attention.value_length_swa", c->d_head);
-    put_u32(&k, "rope.dimension_count", c->d_head_full);
-    put_u32(&k, "rope.dimension_count_swa", c->d_head);
+    arch_put_f32(&k, "rope.freq_base", c->theta);
+    arch_put_f32(&k, "rope.freq_base_swa", c->theta_swa);
+    arch_put_f32(&k, "attention.layer_norm_rms_epsilon", c->eps);
+    arch_put_u32(&k, "attention.sliding_window", c->window);
+    arch_put_u32(&k, "attention.shared_kv_layers", c->n_shared);
+    arch_put_u32(&k, "embedding_length_per_layer_input", c->ple);
+    arch_put_u32(&k, "attention.key_length", c->d_head_full);
+    arch_put_u32(&k, "attention.value_length", c->d_head_full);
+    arch_put_u32(&k, "attention.key_length_swa", c->d_head);
+    arch_put_u32(&k, "attention.value_length_swa", c->d_head);
+    arch_put_u32(&k, "rope.dimension_count", c->d_head_full);
+    arch_put_u32(&k, "rope.dimension_count_swa", c->d_head);
     if (c->n_expert) {
-        put_u32(&k, "expert_count", c->n_expert);
-        put_u32(&k, "expert_used_count", c->n_used);
-        put_u32(&k, "expert_feed_forward_length", c->ff_expert);
+        arch_put_u32(&k, "expert_count", c->n_expert);
+        arch_put_u32(&k, "expert_used_count", c->n_used);
+        arch_put_u32(&k, "expert_feed_forward_length", c->ff_expert);
     }
     /* Without the key a reader caps at 30; a target without a cap must say so. */
-    if (!c->assistant || c->softcap > 0) put_f32(&k, "final_logit_softcapping", c->softcap);
+    if (!c->assistant || c->softcap > 0) arch_put_f32(&k, "final_logit_softcapping", c->softcap);
     if (c->assistant) put_assistant_keys(&k, c, old_dialect);
     return k.status;
 }

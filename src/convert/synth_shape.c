@@ -2,6 +2,7 @@
 #include "synth_parts.h"
 
 #include "../base/checked.h"
+#include "arch_keys.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -204,39 +205,8 @@ td_status td_synth_shape_make(td_synth_shape *out, const char *size, uint32_t n_
     return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "no shape is called '%s'", size);
 }
 
-typedef struct keys { /* first error wins; later calls do nothing */
-    td_gguf_writer *w;
-    const char *arch;
-    td_status status;
-    td_error *err;
-    char name[128];
-} keys;
-
-static const char *key(keys *k, const char *suffix) {
-    snprintf(k->name, sizeof k->name, "%s.%s", k->arch, suffix);
-    return k->name;
-}
-
-static void put_u32(keys *k, const char *suffix, uint32_t v) {
-    if (k->status == TD_OK) k->status = td_gguf_put_u32(k->w, key(k, suffix), v, k->err);
-}
-
-static void put_f32(keys *k, const char *suffix, float v) {
-    if (k->status == TD_OK) k->status = td_gguf_put_f32(k->w, key(k, suffix), v, k->err);
-}
-
-static void put_general(keys *k, const td_synth_shape *s, bool assistant, uint32_t file_type) {
-    char name[64];
-    snprintf(name, sizeof name, "synthetic Gemma 4 %s%s", s->size, assistant ? " assistant" : "");
-    if (k->status == TD_OK) k->status = td_gguf_put_str(k->w, "general.architecture", k->arch, k->err);
-    if (k->status == TD_OK) k->status = td_gguf_put_str(k->w, "general.type", "model", k->err);
-    if (k->status == TD_OK) k->status = td_gguf_put_str(k->w, "general.name", name, k->err);
-    if (k->status == TD_OK) k->status = td_gguf_put_u32(k->w, "general.file_type", file_type, k->err);
-    if (k->status == TD_OK) k->status = td_gguf_put_u32(k->w, "general.quantization_version", 2, k->err);
-}
-
 /* Lists with one entry per layer, written as such only where the layers differ, as the usual converter does. */
-static void put_per_layer(keys *k, const td_synth_shape *s, bool assistant, uint32_t n_layer) {
+static void put_per_layer(arch_keys *k, const td_synth_shape *s, bool assistant, uint32_t n_layer) {
     int32_t kv[MAX_LAYERS], ff[MAX_LAYERS];
     uint8_t swa[MAX_LAYERS];
     for (uint32_t i = 0; i < n_layer; i++) {
@@ -244,50 +214,49 @@ static void put_per_layer(keys *k, const td_synth_shape *s, bool assistant, uint
         kv[i] = (int32_t)(swa[i] ? s->kv_swa : s->kv_full);
         ff[i] = (int32_t)(s->double_wide && i >= n_layer - s->n_shared ? 2 * s->ff : s->ff);
     }
-    if (k->status == TD_OK) {
-        k->status =
-            td_gguf_put_array(k->w, key(k, "attention.sliding_window_pattern"), TD_GGUF_BOOL, swa, n_layer, k->err);
-    }
+    arch_put_list(k, "attention.sliding_window_pattern", TD_GGUF_BOOL, swa, n_layer);
     if (s->kv_swa == s->kv_full) {
-        put_u32(k, "attention.head_count_kv", s->kv_swa);
-    } else if (k->status == TD_OK) {
-        k->status = td_gguf_put_array(k->w, key(k, "attention.head_count_kv"), TD_GGUF_I32, kv, n_layer, k->err);
+        arch_put_u32(k, "attention.head_count_kv", s->kv_swa);
+    } else {
+        arch_put_list(k, "attention.head_count_kv", TD_GGUF_I32, kv, n_layer);
     }
     if (assistant || !s->double_wide) {
-        put_u32(k, "feed_forward_length", assistant ? s->a_ff : s->ff);
-    } else if (k->status == TD_OK) {
-        k->status = td_gguf_put_array(k->w, key(k, "feed_forward_length"), TD_GGUF_I32, ff, n_layer, k->err);
+        arch_put_u32(k, "feed_forward_length", assistant ? s->a_ff : s->ff);
+    } else {
+        arch_put_list(k, "feed_forward_length", TD_GGUF_I32, ff, n_layer);
     }
 }
 
 td_status td_synth_put_keys(td_gguf_writer *w, const td_synth_shape *s, const char *arch, bool assistant,
                             uint32_t file_type, uint64_t n_vocab, td_error *err) {
-    keys k = {.w = w, .arch = arch, .err = err};
+    arch_keys k = {.w = w, .arch = arch, .err = err};
+    char name[64];
     uint32_t n_layer = assistant ? 4 : s->n_layer;
-    put_general(&k, s, assistant, file_type);
-    put_u32(&k, "context_length", s->context);
-    put_u32(&k, "block_count", n_layer);
-    put_u32(&k, "embedding_length", assistant ? s->a_n : s->n);
-    put_u32(&k, "attention.head_count", assistant ? s->a_head : s->n_head);
+    snprintf(name, sizeof name, "synthetic Gemma 4 %s%s", s->size, assistant ? " assistant" : "");
+    arch_put_general(&k, name, file_type);
+    arch_put_u32(&k, "context_length", s->context);
+    arch_put_u32(&k, "block_count", n_layer);
+    arch_put_u32(&k, "embedding_length", assistant ? s->a_n : s->n);
+    arch_put_u32(&k, "attention.head_count", assistant ? s->a_head : s->n_head);
     put_per_layer(&k, s, assistant, n_layer);
-    put_f32(&k, "attention.layer_norm_rms_epsilon", 1e-6f);
-    put_u32(&k, "attention.sliding_window", s->window);
-    put_u32(&k, "attention.key_length", 512);
-    put_u32(&k, "attention.value_length", 512);
-    put_u32(&k, "attention.key_length_swa", 256);
-    put_u32(&k, "attention.value_length_swa", 256);
-    put_u32(&k, "attention.shared_kv_layers", assistant ? n_layer : s->n_shared);
-    put_f32(&k, "rope.freq_base", 1e6f);
-    put_f32(&k, "rope.freq_base_swa", 1e4f);
-    put_u32(&k, "rope.dimension_count", 512);
-    put_u32(&k, "rope.dimension_count_swa", 256);
-    put_u32(&k, "embedding_length_per_layer_input", assistant ? 0 : s->ple);
+    arch_put_f32(&k, "attention.layer_norm_rms_epsilon", 1e-6f);
+    arch_put_u32(&k, "attention.sliding_window", s->window);
+    arch_put_u32(&k, "attention.key_length", 512);
+    arch_put_u32(&k, "attention.value_length", 512);
+    arch_put_u32(&k, "attention.key_length_swa", 256);
+    arch_put_u32(&k, "attention.value_length_swa", 256);
+    arch_put_u32(&k, "attention.shared_kv_layers", assistant ? n_layer : s->n_shared);
+    arch_put_f32(&k, "rope.freq_base", 1e6f);
+    arch_put_f32(&k, "rope.freq_base_swa", 1e4f);
+    arch_put_u32(&k, "rope.dimension_count", 512);
+    arch_put_u32(&k, "rope.dimension_count_swa", 256);
+    arch_put_u32(&k, "embedding_length_per_layer_input", assistant ? 0 : s->ple);
     if (!assistant) {
-        put_f32(&k, "final_logit_softcapping", 30);
+        arch_put_f32(&k, "final_logit_softcapping", 30);
         if (s->n_expert) {
-            put_u32(&k, "expert_count", s->n_expert);
-            put_u32(&k, "expert_used_count", s->n_used);
-            put_u32(&k, "expert_feed_forward_length", s->ff_expert);
+            arch_put_u32(&k, "expert_count", s->n_expert);
+            arch_put_u32(&k, "expert_used_count", s->n_used);
+            arch_put_u32(&k, "expert_feed_forward_length", s->ff_expert);
         }
         static const int32_t suppress[2] = {258883, 258882};
         if (k.status == TD_OK && strcmp(s->size, "12b") == 0 && n_vocab > 258883) {
