@@ -204,7 +204,7 @@ static int print_json(const run_result *res) {
     json_t *text = json_stringn(res->text ? res->text : "", res->n_text);
     json_object_set_new(o, "text", text ? text : json_string(""));
     json_object_set_new(o, "tokens", ids);
-    json_object_set_new(o, "stop_type", json_string(run_finish_name(res->finish)));
+    json_object_set_new(o, "stop_type", json_string(stop_type(res->finish)));
     json_object_set_new(o, "tokens_evaluated", json_integer(res->n_prompt));
     json_object_set_new(o, "tokens_predicted", json_integer(res->n_tokens));
     json_object_set_new(o, "timings", timings_json(&res->timings));

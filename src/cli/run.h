@@ -55,7 +55,6 @@ void run_result_free(run_result *r);
 /* Prints tokens as text, accepted drafts coloured when asked. */
 void run_print_tokens(run *r, FILE *f, const td_event *ev);
 void run_print_timings(FILE *f, const td_timings *t);
-const char *run_finish_name(td_finish f); /* llama-server's stop_type: eos, word, limit, none */
 
 /* run_chat.c: a conversation. With `first` (n_bytes long) one turn, without it turns are read from the terminal. */
 int run_chat(run *r, const char *first, size_t n_bytes);

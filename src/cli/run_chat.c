@@ -140,7 +140,7 @@ static void print_json(const printer *p, const run_result *res) {
     if (json_array_size(calls) > 0) json_object_set(o, "tool_calls", calls);
     json_decref(calls);
     json_object_set_new(o, "tokens", ids);
-    json_object_set_new(o, "stop_type", json_string(run_finish_name(res->finish)));
+    json_object_set_new(o, "stop_type", json_string(stop_type(res->finish)));
     json_object_set_new(o, "tokens_evaluated", json_integer(res->n_prompt));
     json_object_set_new(o, "tokens_predicted", json_integer(res->n_tokens));
     json_object_set_new(o, "timings", timings_json(&res->timings));

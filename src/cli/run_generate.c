@@ -159,18 +159,3 @@ void run_print_timings(FILE *f, const td_timings *t) {
                 t->draft_n, timings_mean_length(t));
     fputs(" ]\n", f);
 }
-
-const char *run_finish_name(td_finish f) {
-    switch (f) {
-    case TD_FINISH_END:
-        return "eos";
-    case TD_FINISH_STOP:
-        return "word";
-    case TD_FINISH_LENGTH:
-    case TD_FINISH_CONTEXT:
-    case TD_FINISH_TIME:
-        return "limit";
-    default:
-        return "none";
-    }
-}

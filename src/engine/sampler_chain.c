@@ -106,6 +106,18 @@ void td_chain_top_p(td_cands *c, float p, int min_keep) {
     cut(c, i);
 }
 
+/* Candidates below a logit go; the others keep their order. */
+static void drop_below(td_cands *c, float floor) {
+    int k = 0, sorted = 0;
+    for (int i = 0; i < c->n; i++) {
+        if (c->at[i].logit < floor) continue;
+        if (i < c->n_sorted) sorted++;
+        c->at[k++] = c->at[i];
+    }
+    c->n = k;
+    c->n_sorted = sorted;
+}
+
 void td_chain_min_p(td_cands *c, float p, int min_keep) {
     if (p <= 0.0f) return;
     float floor = max_logit(c) + logf(p);
@@ -117,14 +129,7 @@ void td_chain_min_p(td_cands *c, float p, int min_keep) {
         cut(c, n);
         return;
     }
-    int k = 0, sorted = 0;
-    for (int i = 0; i < c->n; i++) {
-        if (c->at[i].logit < floor) continue;
-        if (i < c->n_sorted) sorted++;
-        c->at[k++] = c->at[i];
-    }
-    c->n = k;
-    c->n_sorted = sorted;
+    drop_below(c, floor);
 }
 
 typedef struct scored {
@@ -181,14 +186,7 @@ void td_chain_top_n_sigma(td_cands *c, float n_sigma) {
         squares += d * d;
     }
     float floor = max_logit(c) - n_sigma * (float)sqrt(squares / n);
-    int k = 0, sorted = 0;
-    for (int i = 0; i < c->n; i++) {
-        if (c->at[i].logit < floor) continue;
-        if (i < c->n_sorted) sorted++;
-        c->at[k++] = c->at[i];
-    }
-    c->n = k;
-    c->n_sorted = sorted;
+    drop_below(c, floor);
 }
 
 void td_chain_xtc(td_cands *c, float threshold, int min_keep) {

@@ -31,18 +31,6 @@ static void store_u32(uint8_t *p, uint32_t v) {
     for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (8 * i));
 }
 
-/* The value of largest magnitude with its sign; the first one on a tie. */
-static float signed_max(const float *x, int n) {
-    float amax = 0, smax = 0;
-    for (int i = 0; i < n; i++) {
-        if (fabsf(x[i]) > amax) {
-            amax = fabsf(x[i]);
-            smax = x[i];
-        }
-    }
-    return smax;
-}
-
 static float reciprocal(float d) {
     return d != 0 ? 1.0f / d : 0.0f;
 }
@@ -102,7 +90,7 @@ static void extremes(const float *x, float *min, float *max) {
 static float signed_max_32(const float *x) {
     float min, max;
     extremes(x, &min, &max);
-    return max > -min ? max : max < -min ? min : signed_max(x, 32);
+    return max > -min ? max : max < -min ? min : td_signed_max(x, 32);
 }
 
 /* code[j] = the whole part of (x[j] - m) * scale + shift, at most `limit`; a NaN must not reach the cast. */
@@ -226,7 +214,7 @@ void td_encode_q8_k(const float *src, void *dst, int64_t k, int64_t n_rows, cons
     uint8_t *b = dst;
     for (int64_t i = 0; i < k * n_rows; i += 256, b += 292) {
         const float *x = src + i;
-        float smax = signed_max(x, 256), s = smax != 0 ? -127.0f / smax : 0, d = smax != 0 ? 1.0f / s : 0;
+        float smax = td_signed_max(x, 256), s = smax != 0 ? -127.0f / smax : 0, d = smax != 0 ? 1.0f / s : 0;
         store_u32(b, td_f32_bits(d));
         for (int g = 0; g < 16; g++) {
             int sum = 0;

@@ -15,8 +15,7 @@ static float weight_of(const float *w, const float *x, int i) {
     return w ? w[i] : x[i] * x[i];
 }
 
-/* The value of largest magnitude with its sign, the first on a tie. */
-static float extreme(const float *x, int n) {
+float td_signed_max(const float *x, int n) {
     float amax = 0, smax = 0;
     for (int i = 0; i < n; i++) {
         if (fabsf(x[i]) > amax) {
@@ -28,7 +27,7 @@ static float extreme(const float *x, int n) {
 }
 
 float td_search_qx(const float *x, int n, int nmax, const float *w, uint8_t *code) {
-    float smax = extreme(x, n);
+    float smax = td_signed_max(x, n);
     if (!(fabsf(smax) >= TD_SEARCH_EPSILON)) {
         memset(code, 0, (size_t)n);
         return 0;
@@ -56,7 +55,7 @@ float td_search_qx(const float *x, int n, int nmax, const float *w, uint8_t *cod
 }
 
 float td_search_q3(const float *x, int n, int nmax, uint8_t *code) {
-    float smax = extreme(x, n);
+    float smax = td_signed_max(x, n);
     if (!(fabsf(smax) >= TD_SEARCH_EPSILON)) {
         memset(code, 0, (size_t)n);
         return 0;

@@ -14,6 +14,8 @@ static inline int td_round_even(float v) {
     return (int)(t - 12582912.0f);
 }
 
+/* The value of largest magnitude with its sign, the first on a tie; 0 of nothing. */
+float td_signed_max(const float *x, int n);
 /* Symmetric search: codes 0..2 nmax - 1 (signed code + nmax); `w` NULL means x^2. Returns the scale. */
 float td_search_qx(const float *x, int n, int nmax, const float *w, uint8_t *code);
 /* Q3_K without importance: signed codes + nmax in `code`. */

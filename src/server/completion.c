@@ -74,13 +74,6 @@ static json_t *usage_json(const task *t) {
                      (json_int_t)u.n_draft_rejected);
 }
 
-static const char *stop_type(td_finish f) {
-    return f == TD_FINISH_END                                                       ? "eos"
-           : f == TD_FINISH_STOP                                                    ? "word"
-           : f == TD_FINISH_LENGTH || f == TD_FINISH_CONTEXT || f == TD_FINISH_TIME ? "limit"
-                                                                                    : "none";
-}
-
 static json_t *oai_head(const task *t) {
     return json_pack("{s:s,s:s,s:I,s:s,s:s}", "id", t->head.id, "object", "text_completion", "created",
                      (json_int_t)t->head.created, "model", t->model, "system_fingerprint", t->head.fingerprint);

@@ -32,3 +32,18 @@ json_t *timings_json(const td_timings *t) {
                   timings_per_second(t->predicted_n, t->predicted_ms), "queue_ms", t->queue_ms, "ttft_ms", t->ttft_ms);
     return t->draft_n > 0 ? speculation(o, t) : o;
 }
+
+const char *stop_type(td_finish f) {
+    switch (f) {
+    case TD_FINISH_END:
+        return "eos";
+    case TD_FINISH_STOP:
+        return "word";
+    case TD_FINISH_LENGTH:
+    case TD_FINISH_CONTEXT:
+    case TD_FINISH_TIME:
+        return "limit";
+    default:
+        return "none";
+    }
+}
