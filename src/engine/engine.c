@@ -8,7 +8,6 @@
 #include "../file/gguf.h"
 #include "../text/vocab_file.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,28 +52,6 @@ static td_status check(const td_engine_params *p, td_error *err) {
     return TD_OK;
 }
 
-/* --check-tensors: every weight decodes to a finite number. */
-static td_status check_tensors(const td_gguf *g, td_error *err) {
-    enum { CHUNK = 4096 };
-    float values[CHUNK];
-    for (size_t i = 0; i < td_gguf_n_tensors(g); i++) {
-        const td_gguf_tensor *t = td_gguf_tensor_at(g, i);
-        if (!t->type->decode) continue; /* integers */
-        const uint8_t *at = t->data;
-        size_t step = (size_t)(CHUNK / t->type->block) * t->type->bytes;
-        for (size_t done = 0; done < t->n_bytes; done += step) {
-            size_t n_bytes = t->n_bytes - done < step ? t->n_bytes - done : step;
-            int64_t n = (int64_t)(n_bytes / t->type->bytes) * (int64_t)t->type->block;
-            t->type->decode(at + done, values, n);
-            for (int64_t k = 0; k < n; k++)
-                if (!isfinite(values[k]))
-                    return td_fail(err, TD_ERR_FORMAT, t->offset + done, "tensor %s holds a value that is not finite",
-                                   t->name);
-        }
-    }
-    return TD_OK;
-}
-
 static td_status load(td_engine *e, td_error *err) {
     const td_engine_params *p = &e->params;
     td_pool_options pool = {.n_threads = p->n_threads, .pin = p->pin_threads};
@@ -84,10 +61,10 @@ static td_status load(td_engine *e, td_error *err) {
                              .pool = e->pool,
                              .no_pack = !p->pack,
                              .pack_cache = p->pack_cache,
+                             .check_tensors = p->check_tensors,
                              .progress = p->progress,
                              .progress_user = p->progress_user};
     if ((status = td_model_load(&e->model, &file, err))) return status;
-    if (p->check_tensors && (status = check_tensors(td_model_gguf(e->model), err))) return status;
     if ((status = td_vocab_from_gguf(&e->vocab, td_model_gguf(e->model), err))) {
         td_error_prefix(err, "%s", e->model_path);
         return status;

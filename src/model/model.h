@@ -32,7 +32,7 @@ typedef struct td_model_options {
     td_pool *pool;    /* packs in parallel; NULL: on the calling thread */
     bool no_pack;     /* compute from the mapped file's own layout: slower, starts at once, no memory of its own */
     const char *pack_cache;  /* NULL: none; "": packed copy beside the model (path + ".tdpack"); else a directory */
-    bool check_tensors;      /* look for NaN and infinities in every matrix */
+    bool check_tensors;      /* look for NaN and infinities in every tensor; reads the whole file once more */
     td_progress_fn progress; /* NULL: none; `done` and `total` in bytes */
     void *progress_user;
 } td_model_options;

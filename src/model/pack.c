@@ -5,7 +5,6 @@
 #include "../base/checked.h"
 #include "../base/log.h"
 
-#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +39,7 @@ void td_pack_free(td_pack *p) {
 typedef struct loop {
     atomic_llong next;
     int64_t n;
-    void (*fn)(void *arg, int64_t i, int ith);
+    void (*fn)(void *arg, int64_t i);
     void (*tick)(void *arg);
     void *arg;
 } loop;
@@ -51,13 +50,12 @@ static void loop_thread(void *arg, int ith, int nth) {
     for (;;) {
         int64_t i = atomic_fetch_add_explicit(&l->next, 1, memory_order_relaxed);
         if (i >= l->n) return;
-        l->fn(l->arg, i, ith);
+        l->fn(l->arg, i);
         if (ith == 0 && l->tick) l->tick(l->arg);
     }
 }
 
-void td_pack_parallel(td_pool *pool, int64_t n, void (*fn)(void *arg, int64_t i, int ith), void (*tick)(void *arg),
-                      void *arg) {
+void td_pack_parallel(td_pool *pool, int64_t n, void (*fn)(void *arg, int64_t i), void (*tick)(void *arg), void *arg) {
     loop l = {.n = n, .fn = fn, .tick = tick, .arg = arg};
     atomic_init(&l.next, 0);
     if (pool)
@@ -75,10 +73,7 @@ typedef struct job {
     int64_t *first;     /* [n_items + 1] first unit of each item */
     atomic_int *left;   /* [n_items] units not yet done */
     atomic_ullong done; /* source bytes */
-    atomic_int bad;     /* item with a value that is not finite, + 1 */
     uint64_t total;
-    float *rows; /* [nth][max k] of the check */
-    int64_t max_k;
 } job;
 
 static int64_t rows_per_run(const td_matrix *m) {
@@ -103,17 +98,7 @@ static int item_of(const job *j, int64_t unit) {
     return lo;
 }
 
-static void check_rows(job *j, int item, const uint8_t *src, int64_t n, int ith) {
-    const td_matrix *m = j->p->items[item].m;
-    float *x = j->rows + ith * j->max_k;
-    for (int64_t r = 0; r < n; r++) {
-        m->type->decode(src + (size_t)r * m->row_bytes, x, m->k);
-        for (int64_t i = 0; i < m->k; i++)
-            if (!isfinite(x[i])) atomic_store(&j->bad, item + 1);
-    }
-}
-
-static void pack_unit(void *arg, int64_t unit, int ith) {
+static void pack_unit(void *arg, int64_t unit) {
     job *j = arg;
     int i = item_of(j, unit);
     const td_pack_item *it = &j->p->items[i];
@@ -123,17 +108,14 @@ static void pack_unit(void *arg, int64_t unit, int ith) {
     int64_t r0 = u % runs * per, n = m->n_rows - r0 < per ? m->n_rows - r0 : per;
     const uint8_t *expert = (const uint8_t *)it->t->data + (size_t)(e * it->src_rows + it->row0) * m->row_bytes;
     if (u == 0 && i + 1 < j->p->n_items) td_gguf_prefetch(j->g, it[1].t);
-    if (j->rows) check_rows(j, i, expert + (size_t)r0 * m->row_bytes, n, ith);
-    if (j->p->memory) {
-        uint8_t *dst = j->p->memory + it->offset;
-        if (m->row_ids)
-            td_matrix_pack_ordered(m, dst, e, r0, n, expert);
-        else
-            td_matrix_pack(m, dst, e, r0, n, expert + (size_t)r0 * m->row_bytes);
-    }
+    uint8_t *dst = j->p->memory + it->offset;
+    if (m->row_ids)
+        td_matrix_pack_ordered(m, dst, e, r0, n, expert);
+    else
+        td_matrix_pack(m, dst, e, r0, n, expert + (size_t)r0 * m->row_bytes);
     atomic_fetch_add(&j->done, (unsigned long long)n * m->row_bytes);
     bool last = atomic_fetch_sub(&j->left[i], 1) == 1;
-    if (last && j->p->memory && (i + 1 == j->p->n_items || it[1].t != it->t)) td_gguf_release(j->g, it->t);
+    if (last && (i + 1 == j->p->n_items || it[1].t != it->t)) td_gguf_release(j->g, it->t);
 }
 
 static void report(void *arg) {
@@ -144,9 +126,7 @@ static void report(void *arg) {
 static td_status pack_all(td_pack *p, const td_gguf *g, const td_model_options *o, td_error *err) {
     job j = {.p = p, .g = g, .o = o};
     td_status st = TD_OK;
-    size_t nth = o->pool ? (size_t)td_pool_size(o->pool) : 1, n_rows = 0;
     atomic_init(&j.done, 0);
-    atomic_init(&j.bad, 0);
     j.first = td_calloc((size_t)p->n_items + 1, sizeof *j.first);
     j.left = td_calloc((size_t)p->n_items + 1, sizeof *j.left);
     for (int i = 0; j.first && j.left && i < p->n_items; i++) {
@@ -154,28 +134,19 @@ static td_status pack_all(td_pack *p, const td_gguf *g, const td_model_options *
         j.first[i + 1] = j.first[i] + runs_of(m);
         atomic_init(&j.left[i], (int)runs_of(m));
         j.total += td_matrix_file_bytes(m);
-        if (m->k > j.max_k) j.max_k = m->k;
     }
-    if (o->check_tensors && td_mul_size(nth, (size_t)j.max_k, &n_rows)) j.rows = td_calloc(n_rows, sizeof *j.rows);
-    if (!j.first || !j.left || (o->check_tensors && !j.rows)) {
-        st = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory to load the model");
-    } else {
+    if (j.first && j.left)
         td_pack_parallel(o->pool, j.first[p->n_items], pack_unit, report, &j);
-        int bad = atomic_load(&j.bad);
-        if (bad)
-            st = td_fail(err, TD_ERR_FORMAT, p->items[bad - 1].t->offset, "tensor %s holds values that are not finite",
-                         p->items[bad - 1].t->name);
-    }
+    else
+        st = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory to load the model");
     report(&j);
     free(j.first);
     free(j.left);
-    free(j.rows);
     return st;
 }
 
 td_status td_pack_run(td_pack *p, const td_gguf *g, const td_model_options *o, td_error *err) {
     if (o->no_pack) {
-        td_status st = o->check_tensors ? pack_all(p, g, o, err) : TD_OK;
         for (int i = 0; i < p->n_items; i++) {
             const td_pack_item *it = &p->items[i];
             td_matrix *m = it->m;
@@ -183,9 +154,9 @@ td_status td_pack_run(td_pack *p, const td_gguf *g, const td_model_options *o, t
             td_matrix_bind_plain(m, (const uint8_t *)it->t->data + (size_t)it->row0 * m->row_bytes);
             m->expert_bytes = (size_t)it->src_rows * m->row_bytes;
         }
-        return st;
+        return TD_OK;
     }
-    if (o->pack_cache && !o->check_tensors && td_pack_cache_load(p, g, o)) return TD_OK;
+    if (o->pack_cache && td_pack_cache_load(p, g, o)) return TD_OK;
     p->memory = td_alloc_aligned((size_t)p->n_bytes, (size_t)1 << 21);
     if (!p->memory)
         return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for %.1f GB of weights", (double)p->n_bytes / 1e9);

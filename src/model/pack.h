@@ -40,8 +40,7 @@ bool td_pack_cache_load(td_pack *p, const td_gguf *g, const td_model_options *o)
 void td_pack_cache_save(const td_pack *p, const td_gguf *g, const td_model_options *o);
 
 /* Runs fn(arg, i) for i in [0, n) on the pool's threads, or here when pool is NULL; thread 0 calls `tick` (may be NULL)
- * with the number begun so far. */
-void td_pack_parallel(td_pool *pool, int64_t n, void (*fn)(void *arg, int64_t i, int ith), void (*tick)(void *arg),
-                      void *arg);
+ * after each of its own. */
+void td_pack_parallel(td_pool *pool, int64_t n, void (*fn)(void *arg, int64_t i), void (*tick)(void *arg), void *arg);
 
 #endif

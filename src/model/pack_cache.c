@@ -96,9 +96,8 @@ typedef struct content {
     atomic_ullong done;
 } content;
 
-static void hash_chunk(void *arg, int64_t i, int ith) {
+static void hash_chunk(void *arg, int64_t i) {
     content *c = arg;
-    (void)ith;
     uint64_t at = (uint64_t)i * CHUNK, n = c->n_bytes - at < CHUNK ? c->n_bytes - at : CHUNK;
     c->hash[i] = hash_bytes((uint64_t)i, c->data + at, (size_t)n);
     atomic_fetch_add(&c->done, n);

@@ -248,6 +248,28 @@ static td_status bind_net(td_net *net, td_error *err) {
 
 /* ---- open and close ---- */
 
+/* Every value of every tensor is finite. */
+static td_status check_values(const td_net *net, td_error *err) {
+    enum { CHUNK = 4096 };
+    float values[CHUNK];
+    for (size_t i = 0; i < td_gguf_n_tensors(net->gguf); i++) {
+        const td_gguf_tensor *t = td_gguf_tensor_at(net->gguf, i);
+        if (!t->type->decode) continue; /* integers */
+        const uint8_t *at = t->data;
+        size_t step = (size_t)(CHUNK / t->type->block) * t->type->bytes;
+        for (size_t done = 0; done < t->n_bytes; done += step) {
+            size_t n_bytes = t->n_bytes - done < step ? t->n_bytes - done : step;
+            int64_t n = (int64_t)(n_bytes / t->type->bytes) * (int64_t)t->type->block;
+            t->type->decode(at + done, values, n);
+            for (int64_t k = 0; k < n; k++)
+                if (!isfinite(values[k]))
+                    return td_fail(err, TD_ERR_FORMAT, t->offset + done, "tensor %s%s holds a value that is not finite",
+                                   net->prefix, t->name);
+        }
+    }
+    return TD_OK;
+}
+
 td_status td_net_open(td_net *net, const td_model_options *o, bool assistant, td_error *err) {
     net->prefix = assistant ? "mtp." : "";
     net->arena = td_arena_create(0);
@@ -256,6 +278,7 @@ td_status td_net_open(td_net *net, const td_model_options *o, bool assistant, td
     if (st) return st;
     st = td_shape_read(&net->shape, net->gguf, assistant, err);
     if (!st) st = bind_net(net, err);
+    if (!st && o->check_tensors) st = check_values(net, err);
     if (st) td_error_prefix(err, "%s", o->path);
     return st;
 }

@@ -282,6 +282,57 @@ static void test_attach(void **state) {
     td_model_free(dense);
 }
 
+/* The first values of a tensor become NaN; for types whose blocks begin with an f16 scale, and f32. */
+static void spoil(const char *path, const char *name) {
+    td_error err = {0};
+    td_gguf *g = NULL;
+    if (td_gguf_open(&g, path, &err)) fail_msg("%s", err.text);
+    const td_gguf_tensor *t = td_gguf_tensor_find(g, name);
+    assert_non_null(t);
+    static const uint8_t nan16[2] = {0x00, 0x7e}, nan32[4] = {0, 0, 0xc0, 0x7f};
+    bool wide = t->type->id == TD_TYPE_F32;
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, (long)t->offset, SEEK_SET);
+    assert_int_equal(fwrite(wide ? nan32 : nan16, wide ? 4 : 2, 1, f), 1);
+    fclose(f);
+    td_gguf_close(g);
+}
+
+/* Values that are not finite are looked for where it is asked for, in everything that target and assistant hold. */
+static void test_check_tensors(void **state) {
+    (void)state;
+    static const struct {
+        const char *from, *tensor;
+    } cases[] = {{DATA "e.gguf", "blk.1.ffn_down.weight"},
+                 {DATA "e.gguf", "per_layer_token_embd.weight"},
+                 {DATA "moe.gguf", "blk.0.ffn_down_exps.weight"},
+                 {DATA "assist-e.gguf", "blk.1.ffn_up.weight"}};
+    td_model *target = NULL;
+    td_error err = {0};
+    if (td_model_load(&target, &(td_model_options){.path = DATA "e.gguf"}, &err)) fail_msg("%s", err.text);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[512];
+        rig_temp(path, sizeof path, "spoilt.gguf");
+        make(cases[i].from, path, &(edit){NONE, "", 0, NULL, 0});
+        spoil(path, cases[i].tensor);
+        for (int check = 0; check < 2; check++) {
+            td_model *m = NULL;
+            td_drafter *d = NULL;
+            td_error_clear(&err);
+            td_drafter_options o = {.file = {.path = path, .check_tensors = check}};
+            td_status st = strstr(cases[i].from, "assist") ? td_drafter_load(&d, &o, target, NULL, &err)
+                                                           : td_model_load(&m, &o.file, &err);
+            assert_int_equal(st, check ? TD_ERR_FORMAT : TD_OK);
+            if (check) assert_non_null(strstr(err.text, cases[i].tensor));
+            td_drafter_free(d);
+            td_model_free(m);
+        }
+        unlink(path);
+    }
+    td_model_free(target);
+}
+
 static void test_assistant_as_target(void **state) {
     (void)state;
     td_error err = {0};
@@ -368,9 +419,9 @@ static void test_flipped_bytes(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_target_keys),  cmocka_unit_test(test_expert_keys),
-                                       cmocka_unit_test(test_tensors),      cmocka_unit_test(test_assistant_as_target),
-                                       cmocka_unit_test(test_attach),       cmocka_unit_test(test_bad_steps),
-                                       cmocka_unit_test(test_flipped_bytes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_target_keys),   cmocka_unit_test(test_expert_keys),
+                                       cmocka_unit_test(test_tensors),       cmocka_unit_test(test_assistant_as_target),
+                                       cmocka_unit_test(test_attach),        cmocka_unit_test(test_bad_steps),
+                                       cmocka_unit_test(test_flipped_bytes), cmocka_unit_test(test_check_tensors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
