@@ -70,15 +70,10 @@ static void count_types(inspect_report *r) {
     qsort(r->mix, (size_t)r->n_mix, sizeof r->mix[0], by_bytes);
 }
 
-static bool is_assistant(const td_gguf *g) {
-    const char *a = td_gguf_arch(g);
-    return strcmp(a, "gemma4-assistant") == 0 || strcmp(a, "gemma4_assistant") == 0;
-}
-
 /* Can this program use the file? A target is bound completely; an assistant alone has only its shape to check, because
  * the rest depends on its target. */
 static void check_usable(inspect_report *r, const char *path) {
-    r->assistant = is_assistant(r->gguf);
+    r->assistant = td_arch_is_assistant(td_gguf_arch(r->gguf));
     td_status status = td_shape_read(&r->shape, r->gguf, r->assistant, &r->usable);
     r->has_shape = status == TD_OK;
     if (status != TD_OK || r->assistant) return;

@@ -107,10 +107,8 @@ td_attach_code td_attach_check(const td_gguf *t, const td_gguf *a, td_error *err
     }
     st = td_shape_read(&as, a, true, err);
     if (st) {
-        bool arch =
-            strcmp(td_gguf_arch(a), "gemma4-assistant") == 0 || strcmp(td_gguf_arch(a), "gemma4_assistant") == 0;
         td_error_prefix(err, "assistant");
-        code = arch ? TD_ATTACH_FILE : TD_ATTACH_ARCH;
+        code = td_arch_is_assistant(td_gguf_arch(a)) ? TD_ATTACH_FILE : TD_ATTACH_ARCH;
         goto done;
     }
     code = check_pair(t, a, &ts, &as, err);
@@ -213,9 +211,8 @@ static td_status bind_projections(td_drafter *d, td_error *err) {
 static td_attach_code load(td_drafter *d, const td_drafter_options *o, td_status *st, td_error *err) {
     *st = td_net_open(&d->net, &o->file, true, err);
     if (*st) {
-        const char *a = d->net.gguf ? td_gguf_arch(d->net.gguf) : "gemma4-assistant";
-        return strcmp(a, "gemma4-assistant") == 0 || strcmp(a, "gemma4_assistant") == 0 ? TD_ATTACH_FILE
-                                                                                        : TD_ATTACH_ARCH;
+        bool other = d->net.gguf && !td_arch_is_assistant(td_gguf_arch(d->net.gguf));
+        return other ? TD_ATTACH_ARCH : TD_ATTACH_FILE;
     }
     const td_net *t = &d->target->net;
     td_attach_code code = check_pair(t->gguf, d->net.gguf, &t->shape, &d->net.shape, err);

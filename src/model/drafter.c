@@ -20,10 +20,6 @@ typedef struct run {
     const int32_t *pos, *slot;
 } run;
 
-static size_t at(int row, int64_t width) {
-    return (size_t)row * (size_t)width;
-}
-
 /* [sqrt(d_backbone) * target's row of the token ; hidden state] into the residual stream. */
 static void input_stage(td_team *t, const run *u) {
     const td_shape *s = &t->net->shape;
@@ -43,15 +39,11 @@ static void input_stage(td_team *t, const run *u) {
             int64_t g1 = (begin + 1) * unit < n_groups ? (begin + 1) * unit : n_groups;
             td_matmul(&u->d->pre, 0, begin * unit, g1, &in, 0, t->n_rows, t->b->y, d, t->mem->scratch);
         } else {
-            int row = (int)((begin - n_proj) / 2), k = (int)((begin - n_proj) % 2);
-            const td_rope *p = &t->net->rope[k];
-            if (p->freq)
-                td_rope_table(t->b->cos[k] + at(row, p->n_pairs), t->b->sin[k] + at(row, p->n_pairs), p->freq,
-                              p->n_pairs, u->pos[row]);
+            td_team_angles(t, begin - n_proj);
         }
     }
     td_team_barrier(t, TD_STAGE_DRAFT);
-    for (int r = t->r0; r < t->r1; r++) memcpy(t->x + at(r, d), t->b->y + at(r, d), (size_t)d * sizeof(float));
+    for (int r = t->r0; r < t->r1; r++) memcpy(t->x + td_at(r, d), t->b->y + td_at(r, d), (size_t)d * sizeof(float));
 }
 
 /* ---- heads ---- */
@@ -73,7 +65,7 @@ static void dense_unit(const td_team *t, const run *u, int64_t g0, int64_t g1, c
     float *tile = t->mem->tile;
     td_matmul(&t->net->head, 0, g0, g1, in, 0, t->n_rows, td_tile(tile, p0), n, t->mem->scratch);
     for (int r = 0; r < t->n_rows; r++) {
-        float *z = tile + at(r, n);
+        float *z = tile + td_at(r, n);
         if (s->softcap != 0) t->kn->softcap(z, z, s->softcap, n);
         if (u->rows[r].logits) memcpy(u->rows[r].logits + p0, z, (size_t)n * sizeof *z);
         scan(&t->mem->top[r], z, p0, n);
@@ -86,7 +78,7 @@ static void cluster_unit(const td_team *t, const run *u, int row, int i, const t
     const td_matrix *m = &t->net->head;
     int used = s->n_centroid_used, size = s->n_vocab / s->n_centroid;
     int32_t first = t->b->chosen[row * used + i] * size;
-    float *z = t->b->z + at(row * used + i, size);
+    float *z = t->b->z + td_at(row * used + i, size);
     for (int j = 0; j < size; j++) t->mem->pos[j] = m->row_ids ? first + j : u->d->order[first + j];
     td_matmul_rows(m, t->mem->pos, size, in, row, z, t->mem->scratch);
     if (s->softcap != 0) t->kn->softcap(z, z, s->softcap, size);
@@ -103,8 +95,8 @@ static void ordered_head(td_team *t, const run *u, const td_acts *in) {
     int64_t begin, end;
     while (td_pool_take(t->pool, t->n_rows, 1, &begin, &end)) {
         int row = (int)begin;
-        td_topk(t->b->scores + at(row, s->n_centroid), s->n_centroid, s->n_centroid_used,
-                t->b->chosen + at(row, s->n_centroid_used), NULL);
+        td_topk(t->b->scores + td_at(row, s->n_centroid), s->n_centroid, s->n_centroid_used,
+                t->b->chosen + td_at(row, s->n_centroid_used), NULL);
         if (u->rows[row].logits)
             for (int i = 0; i < s->n_vocab; i++) u->rows[row].logits[i] = -INFINITY;
     }
@@ -124,7 +116,7 @@ static void output_stage(td_team *t, const run *u) {
     const td_matrix *post = &u->d->post, *first = ordered ? &u->d->centroids : &t->net->head;
     uint32_t parts = td_matrix_acts(post) | td_matrix_acts(first) | td_matrix_acts(&t->net->head);
     td_acts in = td_team_acts(t, t->in, t->n_rows, d, parts);
-    for (int r = t->r0; r < t->r1; r++) td_acts_norm(&in, r, t->x + at(r, d), t->net->output_norm, s->eps);
+    for (int r = t->r0; r < t->r1; r++) td_acts_norm(&in, r, t->x + td_at(r, d), t->net->output_norm, s->eps);
     for (int r = 0; r < t->n_rows; r++) t->mem->top[r].n = 0;
     td_team_rows_done(t);
     int64_t np = post->n_groups, n = np + first->n_groups, grain = td_grain(t, n);
@@ -194,7 +186,7 @@ static void result(const run *u, int row, td_draft *out) {
     out->token = top.n ? top.id[0] : 0;
     out->logit = top.n ? top.value[0] : 0;
     out->p = top.n ? 1.0f / sum : 0;
-    out->h_next = u->h_next + at(row, u->d->net.shape.d_backbone);
+    out->h_next = u->h_next + td_at(row, u->d->net.shape.d_backbone);
 }
 
 td_status td_drafter_forward(const td_drafter *d, const td_kv *kv, const td_draft_row *rows, int n_rows, td_draft *out,

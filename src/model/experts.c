@@ -7,18 +7,14 @@
 
 #include <string.h>
 
-static size_t at(int row, int64_t width) {
-    return (size_t)row * (size_t)width;
-}
-
 /* 8a-c: the inputs of dense branch, experts and router, all from the residual stream h. */
 static void norms(td_team *t, int l, const td_acts *in, const td_acts *mid, const td_acts *rt) {
     const td_layer *w = &t->net->layers[l];
     const td_shape *s = &t->net->shape;
     int64_t d = s->d_model;
     for (int r = t->r0; r < t->r1; r++) {
-        float *x = t->x + at(r, d);
-        t->kn->rmsnorm_add(x, t->b->y + at(r, d), w->post_attn_norm, d, s->eps, 1.0f);
+        float *x = t->x + td_at(r, d);
+        t->kn->rmsnorm_add(x, t->b->y + td_at(r, d), w->post_attn_norm, d, s->eps, 1.0f);
         float inv = t->kn->rms_scale(x, d, s->eps);
         t->kn->acts_set(in, r, x, w->ffn_norm, inv, 0, in->n_blocks);
         t->kn->acts_set(mid, r, x, w->pre_norm_2, inv, 0, mid->n_blocks);
@@ -32,12 +28,12 @@ static void choose(td_team *t, int l, int32_t *pick, float *weight) {
     const td_layer *w = &t->net->layers[l];
     int n = t->net->shape.n_expert, used = t->net->shape.n_expert_used;
     for (int r = t->r0; r < t->r1; r++) {
-        int32_t *p = pick + at(r, used);
-        float *u = weight + at(r, used), sum = 0;
-        t->kn->softmax(t->mem->route.prob, t->b->router + at(r, n), n);
+        int32_t *p = pick + td_at(r, used);
+        float *u = weight + td_at(r, used), sum = 0;
+        t->kn->softmax(t->mem->route.prob, t->b->router + td_at(r, n), n);
         td_topk(t->mem->route.prob, n, used, p, u);
         for (int i = 0; i < used; i++) sum += u[i];
-        if (sum < 6.103515625e-5f) sum = 6.103515625e-5f;
+        if (sum < 0x1p-14f) sum = 0x1p-14f; /* as llama.cpp; some of 128 shares are always larger */
         for (int i = 0; i < used; i++) u[i] = u[i] / sum * w->expert_scale[p[i]];
     }
     td_team_rows_done(t);
@@ -134,13 +130,13 @@ static void expert_down(const td_team *t, const td_layer *w, int64_t g0, int64_t
     const td_shape *s = &t->net->shape;
     int64_t p0 = g0 * TD_GROUP, p1 = g1 * TD_GROUP < s->d_model ? g1 * TD_GROUP : s->d_model, n = p1 - p0;
     float *tile = t->mem->tile;
-    for (int r = 0; r < t->n_rows; r++) memset(t->b->y2 + at(r, s->d_model) + p0, 0, (size_t)n * sizeof(float));
+    for (int r = 0; r < t->n_rows; r++) memset(t->b->y2 + td_at(r, s->d_model) + p0, 0, (size_t)n * sizeof(float));
     for (int e = 0; e < s->n_expert; e++) {
         int i0 = g->first[e], i1 = g->first[e + 1];
         if (i0 == i1) continue;
         td_matmul(&w->down_exps, e, g0, g1, ex_mid, g->slot[e], i1 - i0, td_tile(tile, p0), n, t->mem->scratch);
         for (int i = i0; i < i1; i++)
-            t->kn->axpy(t->b->y2 + at(g->row[i], s->d_model) + p0, tile + at(i - i0, n), g->share[i], n);
+            t->kn->axpy(t->b->y2 + td_at(g->row[i], s->d_model) + p0, tile + td_at(i - i0, n), g->share[i], n);
     }
 }
 

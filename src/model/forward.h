@@ -122,7 +122,7 @@ struct td_workspace {
     uint64_t n_bytes;
 };
 
-/* Angles and visible ranges of a step's rows; every plan. `pos` and `hi` of row i through the two functions' user. */
+/* Plans the attention of every kind of layer for the rows in b->att_rows, which the caller has set. */
 td_status td_bufs_plan(td_bufs *b, int n_rows, td_error *err);
 
 /* ---- one thread's view ---- */
@@ -145,6 +145,12 @@ typedef struct td_team {
 } td_team;
 
 void td_team_init(td_team *t, td_pool *pool, int ith, int nth, const td_net *net, td_bufs *b, int n_rows);
+/* Index of a row's first value. */
+static inline size_t td_at(int row, int64_t width) {
+    return (size_t)row * (size_t)width;
+}
+/* Unit i in [0, 2 * n_rows) of a step's angles: cos and sin of one row for one type of attention layers. */
+void td_team_angles(const td_team *t, int64_t i);
 /* Ends light work: a barrier only where rows are split. */
 void td_team_rows_done(const td_team *t);
 void td_team_barrier(const td_team *t, td_stage stage);
@@ -154,14 +160,14 @@ bool td_part(int64_t begin, int64_t end, int64_t at, int64_t n, int64_t *a, int6
 /* How many units to take at once: some pieces per thread, so that a slow core does not hold the stage. */
 int64_t td_grain(const td_team *t, int64_t n_units);
 
-typedef struct td_job { /* y = W x for all rows */
+typedef struct td_product { /* y = W x for all rows */
     const td_matrix *m;
     const td_acts *a;
     float *y;
     int64_t ldy;
-} td_job;
+} td_product;
 /* All products of one stage, without the barrier. */
-void td_matmuls(const td_team *t, const td_job *jobs, int n_jobs);
+void td_matmuls(const td_team *t, const td_product *products, int n);
 
 /* All decoder layers on t->x. */
 void td_layers_run(td_team *t);

@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+static int ascending(const void *a, const void *b) {
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
 /* Ids that must never be sampled: ascending, inside the vocabulary, each once. */
 static td_status read_suppressed(td_model *m, td_error *err) {
     td_gguf_array a = {0};
@@ -26,16 +31,14 @@ static td_status read_suppressed(td_model *m, td_error *err) {
         if (!td_gguf_array_i64(&a, i, &v))
             return td_fail(err, TD_ERR_FORMAT, TD_NO_OFFSET, "tokenizer.ggml.suppress_tokens: entry %llu is no id",
                            (unsigned long long)i);
-        if (v < 0 || v >= m->net.shape.n_vocab) continue;
-        int at = n;
-        while (at > 0 && ids[at - 1] > v) at--;
-        if (at > 0 && ids[at - 1] == v) continue;
-        memmove(ids + at + 1, ids + at, (size_t)(n - at) * sizeof *ids);
-        ids[at] = (int32_t)v;
-        n++;
+        if (v >= 0 && v < m->net.shape.n_vocab) ids[n++] = (int32_t)v;
     }
+    qsort(ids, (size_t)n, sizeof *ids, ascending);
+    int kept = 0;
+    for (int i = 0; i < n; i++)
+        if (kept == 0 || ids[kept - 1] != ids[i]) ids[kept++] = ids[i];
     m->suppress = ids;
-    m->n_suppress = n;
+    m->n_suppress = kept;
     return TD_OK;
 }
 

@@ -49,9 +49,13 @@ static td_status get_each(const reader *r, const char *key, int64_t def, uint32_
     return st;
 }
 
+bool td_arch_is_assistant(const char *arch) {
+    return strcmp(arch, "gemma4-assistant") == 0 || strcmp(arch, "gemma4_assistant") == 0;
+}
+
 static td_status check_arch(const reader *r) {
     const char *a = td_gguf_arch(r->g);
-    bool old = strcmp(a, "gemma4_assistant") == 0, assistant = old || strcmp(a, "gemma4-assistant") == 0;
+    bool old = strcmp(a, "gemma4_assistant") == 0, assistant = td_arch_is_assistant(a);
     if (!assistant && strcmp(a, "gemma4") != 0)
         return td_fail(r->err, TD_ERR_UNSUPPORTED, TD_NO_OFFSET, "architecture \"%.40s\" is not supported: expected %s",
                        a, r->s->assistant ? "gemma4-assistant" : "gemma4");

@@ -58,6 +58,7 @@ typedef struct td_shape {
  * kind, and any other architecture, is TD_ERR_UNSUPPORTED with a text that says what the file is. */
 td_status td_shape_read(td_shape *s, const td_gguf *g, bool assistant, td_error *err);
 void td_shape_free(td_shape *s);
+bool td_arch_is_assistant(const char *arch); /* general.architecture of either dialect */
 
 /* "E2B", "E4B", "12B", "26B-A4B", "31B", or "gemma4" for any other size. */
 const char *td_shape_name(const td_shape *s);

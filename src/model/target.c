@@ -17,10 +17,6 @@ typedef struct run {
     int32_t *pos, *slot; /* [n_rows] */
 } run;
 
-static size_t at(int row, int64_t width) {
-    return (size_t)row * (size_t)width;
-}
-
 /* ---- embedding ---- */
 
 static void embed(td_team *t, const run *u, const td_acts *in) {
@@ -28,21 +24,12 @@ static void embed(td_team *t, const run *u, const td_acts *in) {
     int64_t d = s->d_model;
     float scale = sqrtf((float)d);
     for (int r = t->r0; r < t->r1; r++) {
-        float *x = t->x + at(r, d);
+        float *x = t->x + td_at(r, d);
         td_matrix_row(&u->m->embd, 0, u->step->rows[r].token, x, t->mem->scratch);
         t->kn->scale(x, x, scale, d);
         if (in) t->kn->acts_set(in, r, x, NULL, 1.0f, 0, in->n_blocks);
     }
     td_team_rows_done(t);
-}
-
-/* Angles of all rows for both attention types, in double: exact at any position. */
-static void angles(const td_team *t, const run *u, int64_t i) {
-    int row = (int)(i / 2), k = (int)(i % 2);
-    const td_rope *r = &t->net->rope[k];
-    if (!r->freq) return;
-    td_rope_table(t->b->cos[k] + at(row, r->n_pairs), t->b->sin[k] + at(row, r->n_pairs), r->freq, r->n_pairs,
-                  u->pos[row]);
 }
 
 /* Layers whose entries in the per-layer table are decoded at once: their values are a multiple of 256, which any block
@@ -63,7 +50,7 @@ static void per_layer_inputs(td_team *t, const run *u) {
         for (int64_t i = begin; i < end; i++) {
             int row = (int)(i / runs);
             int64_t l0 = i % runs * per, l1 = l0 + per < s->n_layer ? l0 + per : s->n_layer;
-            float *c = t->b->ple + at(row, n) + (size_t)(l0 * p);
+            float *c = t->b->ple + td_at(row, n) + (size_t)(l0 * p);
             td_matrix_row_slice(&u->m->ple_embd, 0, u->step->rows[row].token, l0 * p, (l1 - l0) * p, table,
                                 t->mem->scratch);
             t->kn->scale(table, table, root, (l1 - l0) * p);
@@ -85,7 +72,7 @@ static void input_stage(td_team *t, const run *u) {
     embed(t, u, ple ? &in : NULL);
     while (td_pool_take(t->pool, n_proj + n_angles, 1, &begin, &end)) {
         if (begin >= n_proj) {
-            angles(t, u, begin - n_proj);
+            td_team_angles(t, begin - n_proj);
             continue;
         }
         int64_t g1 = (begin + 1) * unit < n_groups ? (begin + 1) * unit : n_groups;
@@ -111,7 +98,7 @@ static void final_norm(td_team *t, const run *u, const td_acts *in) {
     int n_out = w->n_logits + w->n_best, begin = t->own ? 0 : t->r0, end = t->own ? t->n_rows : t->r1;
     for (int r = begin; r < end; r++)
         if (w->hidden_at[r] >= 0 && (!t->own || t->ith == 0))
-            t->kn->rmsnorm(w->hidden + at(w->hidden_at[r], d), t->x + at(r, d), t->net->output_norm, d, s->eps);
+            t->kn->rmsnorm(w->hidden + td_at(w->hidden_at[r], d), t->x + td_at(r, d), t->net->output_norm, d, s->eps);
     if (!t->own) { /* rows that others hold: visible after the last layer's barrier and this one */
         int64_t o0, o1;
         td_pool_barrier(t->pool, t->ith);
@@ -121,7 +108,7 @@ static void final_norm(td_team *t, const run *u, const td_acts *in) {
     } else {
         end = n_out;
     }
-    for (int o = begin; o < end; o++) td_acts_norm(in, o, t->x + at(w->out_row[o], d), t->net->output_norm, s->eps);
+    for (int o = begin; o < end; o++) td_acts_norm(in, o, t->x + td_at(w->out_row[o], d), t->net->output_norm, s->eps);
     td_team_rows_done(t);
 }
 
@@ -133,7 +120,7 @@ static void head_unit(td_team *t, const run *u, const td_acts *in, int64_t begin
     int64_t v = s->n_vocab, p0 = begin * TD_GROUP, p1 = end * TD_GROUP < v ? end * TD_GROUP : v;
     if (w->n_logits) td_matmul(m, 0, begin, end, in, 0, w->n_logits, w->logits, v, t->mem->scratch);
     for (int i = 0; i < w->n_logits; i++) {
-        float *z = w->logits + at(i, v);
+        float *z = w->logits + td_at(i, v);
         if (s->softcap != 0) t->kn->softcap(z + p0, z + p0, s->softcap, p1 - p0);
         suppress(u->m, z, p0, p1);
     }

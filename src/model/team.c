@@ -31,6 +31,14 @@ void td_team_init(td_team *t, td_pool *pool, int ith, int nth, const td_net *net
     }
 }
 
+void td_team_angles(const td_team *t, int64_t i) {
+    int row = (int)(i / 2), k = (int)(i % 2);
+    const td_rope *r = &t->net->rope[k];
+    if (!r->freq) return; /* no layer of this type */
+    td_rope_table(t->b->cos[k] + td_at(row, r->n_pairs), t->b->sin[k] + td_at(row, r->n_pairs), r->freq, r->n_pairs,
+                  t->pos[row]);
+}
+
 void td_team_rows_done(const td_team *t) {
     if (!t->own) td_pool_barrier(t->pool, t->ith);
 }
@@ -55,17 +63,17 @@ int64_t td_grain(const td_team *t, int64_t n_units) {
     return t->nth == 1 ? (n_units > 0 ? n_units : 1) : g < 1 ? 1 : g;
 }
 
-void td_matmuls(const td_team *t, const td_job *jobs, int n_jobs) {
+void td_matmuls(const td_team *t, const td_product *products, int n) {
     int64_t total = 0, begin, end, a, b;
-    for (int i = 0; i < n_jobs; i++) total += jobs[i].m->n_groups;
+    for (int i = 0; i < n; i++) total += products[i].m->n_groups;
     /* Pairs of groups: products of many rows take two at a time. */
     while (td_pool_share(t->pool, t->ith, total, t->own ? 1 : 2, &begin, &end)) {
         int64_t at = 0;
-        for (int i = 0; i < n_jobs; i++) {
-            const td_job *j = &jobs[i];
-            if (td_part(begin, end, at, j->m->n_groups, &a, &b))
-                td_matmul(j->m, 0, a, b, j->a, 0, t->n_rows, j->y, j->ldy, t->mem->scratch);
-            at += j->m->n_groups;
+        for (int i = 0; i < n; i++) {
+            const td_product *p = &products[i];
+            if (td_part(begin, end, at, p->m->n_groups, &a, &b))
+                td_matmul(p->m, 0, a, b, p->a, 0, t->n_rows, p->y, p->ldy, t->mem->scratch);
+            at += p->m->n_groups;
         }
     }
 }
