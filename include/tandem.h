@@ -220,7 +220,7 @@ typedef struct td_slot_info {
     bool prompt_phase, generating, speculative;
     int n_prompt, n_prompt_done, n_prompt_cached, n_decoded, n_remain;
     int draft_n, draft_n_accepted, depth;
-    int n_checkpoints;
+    int n_checkpoints; /* windows kept to come back to */
     bool has_new_line; /* among the generated tokens */
 } td_slot_info;
 

@@ -362,15 +362,17 @@ void td_slot_make_room(td_engine *e, td_slot *s) {
 void td_slot_publish(td_engine *e, td_slot *s) {
     const td_job *j = s->job;
     td_slot_info *i = &s->info;
+    int n_checkpoints = (int)td_kv_n_checkpoint(e->kv, (uint32_t)s->id);
     if (!j) { /* what the last job had reached stays to be seen */
         i->id = s->id;
         i->n_ctx = e->info.n_ctx;
         i->n_tokens = s->n_tokens;
+        i->n_checkpoints = n_checkpoints;
         i->job = -1;
         i->prompt_phase = i->generating = false;
         return;
     }
-    *i = (td_slot_info){.id = s->id, .n_ctx = e->info.n_ctx, .n_tokens = s->n_tokens};
+    *i = (td_slot_info){.id = s->id, .n_ctx = e->info.n_ctx, .n_tokens = s->n_tokens, .n_checkpoints = n_checkpoints};
     i->job = i->last_job = j->id;
     i->has_new_line = j->now.has_new_line;
     i->prompt_phase = s->phase == TD_SLOT_PROMPT;

@@ -483,6 +483,12 @@ static kv_checkpoint *free_checkpoint(td_kv *kv, bool take_oldest) {
     return c;
 }
 
+uint32_t td_kv_n_checkpoint(const td_kv *kv, uint32_t slot) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < kv->opt.n_checkpoint; i++) n += kv->checkpoint[i].used && kv->checkpoint[i].slot == slot;
+    return n;
+}
+
 void td_kv_checkpoint(td_kv *kv, uint32_t slot) {
     const kv_slot *s = &kv->slot[slot];
     if (!kv->windowed || kv->opt.n_checkpoint == 0 || s->n_pos == 0) return;

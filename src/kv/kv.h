@@ -72,6 +72,7 @@ uint32_t td_kv_resumable(const td_kv *kv, uint32_t slot, uint32_t n);
 uint32_t td_kv_truncate(td_kv *kv, uint32_t slot, uint32_t n);
 /* Keeps the window at the present end of the slot; the oldest checkpoint of all slots goes when there is no room. */
 void td_kv_checkpoint(td_kv *kv, uint32_t slot);
+uint32_t td_kv_n_checkpoint(const td_kv *kv, uint32_t slot); /* that the slot can go back to */
 /* Empties `to`, then gives it the first n' <= n positions of `from`, the most from which it can go on; returns n'. */
 uint32_t td_kv_copy_prefix(td_kv *kv, uint32_t to, uint32_t from, uint32_t n);
 

@@ -261,6 +261,27 @@ static void test_environment(void **unused) {
     assert_true(count_lines(path, "mtp_accept") > 0);
 }
 
+/* Kept windows are counted by slot and, from the cache's own books, in all. */
+static void test_checkpoints(void **unused) {
+    (void)unused;
+    td_engine *e = pair_open(
+        (pair_engine){.target = files.target, .draft = files.ordered, .threads = 1, .slots = SLOTS, .n_ctx = 1024});
+    td_slot_info info[SLOTS];
+    td_counters c = {0};
+    answer a;
+    int sum = 0;
+    for (int i = 0; i < SLOTS; i++) answer_read(start(e, i, 0), &a);
+    for (int i = 0; i < 400 && c.n_checkpoints < SLOTS; i++) {
+        usleep(5000);
+        td_counters_get(e, &c);
+    }
+    td_slots_get(e, info, SLOTS);
+    for (int i = 0; i < SLOTS; i++) sum += info[i].n_checkpoints;
+    assert_true(sum > 0);
+    assert_int_equal(sum, c.n_checkpoints);
+    td_engine_close(e);
+}
+
 static void test_names(void **unused) {
     (void)unused;
     char command[1024], old[600], name[264];
@@ -291,6 +312,7 @@ static void test_names(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_agree), cmocka_unit_test(test_skip_streak),
-                                       cmocka_unit_test(test_environment), cmocka_unit_test(test_names)};
+                                       cmocka_unit_test(test_environment), cmocka_unit_test(test_checkpoints),
+                                       cmocka_unit_test(test_names)};
     return cmocka_run_group_tests_name("figures", tests, make, drop);
 }
