@@ -205,12 +205,16 @@ TD_API void td_job_end_reasoning(td_job *j);
 TD_API void td_job_close(td_job *j);
 TD_API int td_job_id(const td_job *j);
 
-/* Removes what a slot holds. */
+/* The next three need an idle slot: TD_ERR_BUSY where a job runs or a draft is in flight. Pointers to figures may be
+ * NULL. */
+
+/* Removes what the slot holds. */
 TD_API td_status td_slot_erase(td_engine *e, int slot, int *n_erased, td_error *err);
-/* Whole or absent; the file names its model by hash. */
+/* Writes what it holds; the file is whole or absent and names its model by hash. */
 TD_API td_status td_slot_save(td_engine *e, int slot, const char *path, int *n_tokens, uint64_t *n_bytes,
                               td_error *err);
-/* Jobs with the same cache_key (td_job_params) may go on from it; NULL: those without a key. */
+/* Reads it back. Jobs with the same cache_key (td_job_params) may go on from it; NULL: those without a key. Codes:
+ * TD_ERR_FORMAT, TD_ERR_MISMATCH (another model), TD_ERR_CONTEXT (more tokens than a slot has). */
 TD_API td_status td_slot_restore(td_engine *e, int slot, const char *path, const char *cache_key, int *n_tokens,
                                  uint64_t *n_bytes, td_error *err);
 
@@ -234,11 +238,11 @@ TD_API void td_counters_get(const td_engine *e, td_counters *out);
 /* One request in flight per slot. From submit to wait the target may append to the slot's cache; every operation that
  * removes or moves cells waits for the draft first. `last` is the token not yet decoded; its position follows the
  * slot's cached tokens. For drivers that bring their own loop on a slot no job runs on; the engine uses the same path.
- */
+ * Until the drafts are taken or given up no job starts on the slot. */
 TD_API td_status td_draft_submit(td_engine *e, int slot, uint32_t last, int n_steps, td_error *err);
 /* Waits and takes the drafts: [n_steps] ids; TD_ERR_NOT_FOUND when nothing is in flight. */
 TD_API td_status td_draft_wait(td_engine *e, int slot, uint32_t *drafts, int cap, int *n, td_error *err);
-TD_API void td_draft_cancel(td_engine *e, int slot);
+TD_API void td_draft_cancel(td_engine *e, int slot); /* gives them up */
 
 /* ---- measuring (tandem bench) ----------------------------------------------------------------------------------- */
 

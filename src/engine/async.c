@@ -145,19 +145,11 @@ typedef struct async_call {
     int cap, *n;
 } async_call;
 
-static td_status find(td_engine *e, int slot, td_slot **out, td_error *err) {
-    if (slot < 0 || slot >= e->params.n_slots)
-        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "slot %d does not exist: there are %d", slot,
-                       e->params.n_slots);
-    *out = &e->slots[slot];
-    return TD_OK;
-}
-
 /* Runs on the engine's thread: the request is noted; it goes with the next one that begins. */
 static td_status run_submit(td_engine *e, void *arg, td_error *err) {
     const async_call *c = arg;
     td_slot *s = NULL;
-    td_status status = find(e, c->slot, &s, err);
+    td_status status = td_slot_find(e, c->slot, &s, err);
     if (status) return status;
     if (!e->drafter) return td_fail(err, TD_ERR_UNSUPPORTED, TD_NO_OFFSET, "no assistant is attached");
     if (s->job || s->async != TD_ASYNC_NONE)
@@ -185,7 +177,7 @@ td_status td_draft_submit(td_engine *e, int slot, uint32_t last, int n_steps, td
 static td_status run_wait(td_engine *e, void *arg, td_error *err) {
     async_call *c = arg;
     td_slot *s = NULL;
-    td_status status = find(e, c->slot, &s, err);
+    td_status status = td_slot_find(e, c->slot, &s, err);
     if (status) return status;
     if (s->async == TD_ASYNC_NONE)
         return td_fail(err, TD_ERR_NOT_FOUND, TD_NO_OFFSET, "nothing is in flight on slot %d", c->slot);
@@ -212,7 +204,7 @@ td_status td_draft_wait(td_engine *e, int slot, uint32_t *drafts, int cap, int *
 static td_status run_cancel(td_engine *e, void *arg, td_error *err) {
     const async_call *c = arg;
     td_slot *s = NULL;
-    td_status status = find(e, c->slot, &s, err);
+    td_status status = td_slot_find(e, c->slot, &s, err);
     if (status) return status;
     td_async_drain(e);
     s->async = TD_ASYNC_NONE;

@@ -245,7 +245,9 @@ td_status td_engine_open(td_engine **out, const td_engine_params *params, td_err
     e->draft_path = params->draft_path ? strdup(params->draft_path) : NULL;
     e->params.model_path = e->model_path;
     e->params.draft_path = e->draft_path;
-    status = load(e, err);
+    if (!e->model_path || (params->draft_path && !e->draft_path))
+        status = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for an engine");
+    if (!status) status = load(e, err);
     if (!status) status = reserve(e, err);
     const char *trace = params->spec_trace ? params->spec_trace : getenv("LLAMA_MTP_ACC_TRACE");
     if (!status) status = td_trace_open(&e->trace, trace, err);

@@ -42,7 +42,7 @@ struct td_job {
     td_sampler *sampler;
     td_stream stream;
     td_reasoning reasoning;
-    char *cache_key;
+    char *cache_key; /* the slot's once it runs */
     int64_t t_submit_ns;
     atomic_bool cancelled;
     bool owned_by_engine; /* queued or on a slot; under engine->lock */
@@ -218,7 +218,8 @@ void td_job_finish(td_job *j, td_finish finish, const td_error *error);
 
 /* slot.c */
 bool td_slot_same_key(const char *a, const char *b);
-td_slot *td_slot_choose(td_engine *e, const td_job *j); /* NULL: none can take it now */
+td_status td_slot_find(td_engine *e, int slot, td_slot **out, td_error *err); /* by the number a caller gave */
+td_slot *td_slot_choose(td_engine *e, const td_job *j);                       /* NULL: none can take it now */
 void td_slot_start(td_engine *e, td_slot *s, td_job *j);
 void td_slot_release(td_engine *e, td_slot *s, td_finish finish, const td_error *error);
 void td_slot_forget(td_engine *e, td_slot *s); /* drops what it holds */

@@ -124,16 +124,11 @@ typedef struct slot_call {
     const char *path, *cache_key;
     int n_tokens;
     uint64_t n_bytes;
-    uint32_t last;
-    uint32_t *drafts;
-    int n_steps, cap;
 } slot_call;
 
 static td_status idle_slot(td_engine *e, int slot, td_slot **out, td_error *err) {
-    if (slot < 0 || slot >= e->params.n_slots)
-        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "slot %d does not exist: there are %d", slot,
-                       e->params.n_slots);
-    *out = &e->slots[slot];
+    td_status status = td_slot_find(e, slot, out, err);
+    if (status) return status;
     bool busy = (*out)->job || (*out)->async != TD_ASYNC_NONE; /* a draft is waited for before cells go away */
     return busy ? td_fail(err, TD_ERR_BUSY, TD_NO_OFFSET, "slot %d is busy", slot) : TD_OK;
 }

@@ -19,6 +19,14 @@ bool td_slot_same_key(const char *a, const char *b) {
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
+td_status td_slot_find(td_engine *e, int slot, td_slot **out, td_error *err) {
+    if (slot < 0 || slot >= e->params.n_slots)
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "slot %d does not exist: there are %d", slot,
+                       e->params.n_slots);
+    *out = &e->slots[slot];
+    return TD_OK;
+}
+
 /* Tokens in the cache that a job may go on from: a slot's, its own or another's, or those of a parked conversation. */
 typedef struct source {
     uint32_t kv_slot;
@@ -210,9 +218,10 @@ void td_slot_start(td_engine *e, td_slot *s, td_job *j) {
     trim_spec(e, s);
     if (s->spec.types & TD_SPEC_MTP) e->counters.mtp.ns_begin += (uint64_t)(td_clock_ns() - t_begin);
     int n = take_prefix(e, s, j);
-    char *key = j->cache_key ? strdup(j->cache_key) : NULL;
     free(s->cache_key);
-    s->cache_key = key;
+    s->cache_key = j->cache_key; /* handed over: the job is compared with nothing any more */
+    j->cache_key = NULL;
+    j->params.cache_key = NULL;
     j->now.slot = s->id;
     j->now.prompt_cached = j->now.prompt_done = n;
     j->now.timings.cache_n = n;
