@@ -53,8 +53,9 @@ typedef struct td_kernels {
 
     /* The inner loops of the products, by form and tile (src/kernels/forms.h); callers use td_matmul and its kin. */
     td_tile_fn tile[24][TD_TILES];
-    td_tile_fn wide[24];     /* 16 tokens, two panels; NULL: none */
-    td_expand_fn expand[24]; /* for many tokens; NULL: none, tiles serve them */
+    td_tile_fn pair[24][TD_TILES]; /* two groups at once; NULL: none */
+    td_tile_fn wide[24];           /* 16 tokens, two panels; NULL: none */
+    td_expand_fn expand[24];       /* for many tokens; NULL: none, tiles serve them */
     td_rect_fn rect[24];
 } td_kernels;
 

@@ -16,6 +16,7 @@ void td_avxvnni_tiles_k(td_kernels *k);
 void td_avxvnni_rect(td_kernels *k);
 void td_avx512_tiles(td_kernels *k);
 void td_avx512_tiles_k(td_kernels *k);
+void td_avx512_pairs(td_kernels *k);
 void td_avx512_rect(td_kernels *k);
 void td_avx512_rows(td_kernels *k);
 #elif defined(__aarch64__)

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_VALUES = 1024, L2_BYTES = 384 * 1024, GLU_BLOCKS = 4, GLU_RUN = 16 };
+enum { CHUNK_VALUES = 1024, PAIR_AHEAD = 12288, L2_BYTES = 384 * 1024, GLU_BLOCKS = 4, GLU_RUN = 16 };
 /* Rows from which expanding pays (E2B Q4_0, 16 rows: 87 ms, tiles 71; 32: 141 and 133); groups of one pass over the
  * rows (their results, 256 KB for 512 rows, stay in L2); rows and blocks of 32 results of a fused product between two
  * quantisations (2 x 64 KB). */
@@ -83,8 +83,8 @@ static const uint8_t *group_at(const td_matrix *m, int32_t expert, int64_t g, vo
 }
 
 /* Blocks [b0, b1) of a packed group times rows [t, t + n), which lie in one panel (or n is TD_WIDE, from a panel's
- * first row on). */
-static void tile(const view *v, const uint8_t *group, int64_t b0, int64_t b1, int32_t t, int32_t n, float *y,
+ * first row on). `pair`: of that group and the next. */
+static void tile(const view *v, const uint8_t *group, bool pair, int64_t b0, int64_t b1, int32_t t, int32_t n, float *y,
                  int64_t ldy) {
     size_t panel = (size_t)(t / TD_PANEL), lane = (size_t)(t % TD_PANEL), blocks = (size_t)v->a->n_blocks;
     size_t first = panel * blocks + (size_t)(b0 * v->unit / 32);
@@ -99,6 +99,15 @@ static void tile(const view *v, const uint8_t *group, int64_t b0, int64_t b1, in
     if (v->a->f32) {
         args.f = v->a->f32 + first * TD_PANEL * 32 + 32 * lane;
         args.f_panel = blocks * TD_PANEL * 32;
+    }
+    if (pair) {
+        size_t bytes = (size_t)v->n * v->block_bytes;
+        args.w2 = args.w + bytes;
+        args.ahead = bytes < PAIR_AHEAD ? 2 * bytes : PAIR_AHEAD;
+        args.skip = bytes;
+        args.n_near = bytes < PAIR_AHEAD ? args.n : (int64_t)((bytes - PAIR_AHEAD) / v->block_bytes);
+        v->kern->pair[v->form->id][n](&args);
+        return;
     }
     td_tile_fn fn = n == TD_WIDE ? v->kern->wide[v->form->id] : v->kern->tile[v->form->id][n];
     fn(&args);
@@ -122,13 +131,32 @@ static void tile_tail(const view *v, const uint8_t *group, int64_t b0, int64_t b
                       int64_t ldy, int64_t n_rows) {
     _Alignas(64) float buf[TD_WIDE * TD_GROUP];
     if (n_rows >= TD_GROUP) {
-        tile(v, group, b0, b1, t, n, y, ldy);
+        tile(v, group, false, b0, b1, t, n, y, ldy);
         return;
     }
     memset(buf, 0, sizeof buf);
     for (int32_t i = 0; i < n && b0 > 0; i++) memcpy(buf + i * TD_GROUP, y + i * ldy, (size_t)n_rows * sizeof *y);
-    tile(v, group, b0, b1, t, n, buf, TD_GROUP);
+    tile(v, group, false, b0, b1, t, n, buf, TD_GROUP);
     for (int32_t i = 0; i < n; i++) memcpy(y + i * ldy, buf + i * TD_GROUP, (size_t)n_rows * sizeof *y);
+}
+
+static bool direct(const td_matrix *m) { /* groups are read where they are */
+    return m->packed && m->form->id != TD_FORM_GENERIC;
+}
+
+/* Groups [g, end) of a matrix that is read where it is, by twos where there are kernels for that. y is where group g
+ * begins; n_rows results exist from there on. */
+static void tiles(const view *v, const td_matrix *m, int32_t expert, int64_t g, int64_t end, int64_t b0, int64_t b1,
+                  int32_t t, int32_t n, float *y, int64_t ldy, int64_t n_rows) {
+    bool pairs = n < TD_TILES && v->kern->pair[v->form->id][n];
+    for (int64_t step; g < end; g += step, y += step * TD_GROUP, n_rows -= step * TD_GROUP) {
+        const uint8_t *group = group_at(m, expert, g, NULL);
+        step = pairs && g + 1 < end && n_rows >= 2 * TD_GROUP ? 2 : 1;
+        if (step == 2)
+            tile(v, group, true, b0, b1, t, n, y, ldy);
+        else
+            tile_tail(v, group, b0, b1, t, n, y, ldy, n_rows);
+    }
 }
 
 /* Blocks per chunk of k: even parts of about CHUNK_VALUES, in whole blocks of 256. */
@@ -137,10 +165,6 @@ static int64_t chunk_blocks(const view *v, int64_t k, int32_t n_tok) {
     int64_t n_chunks = (k + CHUNK_VALUES - 1) / CHUNK_VALUES;
     int64_t values = ((k + n_chunks - 1) / n_chunks + 255) / 256 * 256;
     return values / v->unit;
-}
-
-static bool direct(const td_matrix *m) { /* groups are read where they are */
-    return m->packed && m->form->id != TD_FORM_GENERIC;
 }
 
 /* ---- many rows of quantised weights ---- */
@@ -238,17 +262,19 @@ void td_matmul(const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, const
     }
     int64_t chunk = chunk_blocks(&v, m->k, n_tok);
     int64_t fit = (int64_t)(L2_BYTES / ((size_t)chunk * v.block_bytes)), step = !direct(m) ? 1 : fit < 1 ? 1 : fit;
-    if (n_tok <= TD_PANEL) step = 1;
+    if (n_tok <= TD_PANEL) step = direct(m) ? g1 - g0 : 1;
     for (int64_t g = g0; g < g1; g += step) {
         int64_t end = g + step < g1 ? g + step : g1;
         const uint8_t *group = direct(m) ? NULL : group_at(m, expert, g, scratch);
         for (int64_t b = 0; b < v.n; b += chunk) {
             int64_t be = b + chunk < v.n ? b + chunk : v.n;
             for (int32_t t = t0, n; t < t0 + n_tok; t += n) {
+                float *to = y + (t - t0) * ldy + g * TD_GROUP;
                 n = tile_rows(&v, t, t0 + n_tok);
-                for (int64_t i = g; i < end; i++)
-                    tile_tail(&v, direct(m) ? group_at(m, expert, i, NULL) : group, b, be, t, n,
-                              y + (t - t0) * ldy + i * TD_GROUP, ldy, m->n_rows - i * TD_GROUP);
+                if (group)
+                    tile_tail(&v, group, b, be, t, n, to, ldy, m->n_rows - g * TD_GROUP);
+                else
+                    tiles(&v, m, expert, g, end, b, be, t, n, to, ldy, m->n_rows - g * TD_GROUP);
             }
         }
     }
@@ -257,12 +283,10 @@ void td_matmul(const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, const
 /* One matrix's results for rows [t, t + n) and groups [g0, g1) into buf[n][ld]. */
 static void glu_part(const view *v, const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, int32_t t, int32_t n,
                      int64_t chunk, float *buf, int64_t ld, void *scratch) {
-    if (!direct(m)) chunk = v->n;
-    for (int64_t b = 0; b < v->n; b += chunk)
-        for (int64_t g = g0; g < g1; g++) {
-            const uint8_t *group = group_at(m, expert, g, scratch);
-            tile(v, group, b, b + chunk < v->n ? b + chunk : v->n, t, n, buf + (g - g0) * TD_GROUP, ld);
-        }
+    for (int64_t b = 0; b < v->n && direct(m); b += chunk)
+        tiles(v, m, expert, g0, g1, b, b + chunk < v->n ? b + chunk : v->n, t, n, buf, ld, (g1 - g0) * TD_GROUP);
+    for (int64_t g = g0; g < g1 && !direct(m); g++)
+        tile(v, group_at(m, expert, g, scratch), false, 0, v->n, t, n, buf + (g - g0) * TD_GROUP, ld);
 }
 
 void td_matmul_glu(const td_matrix *gate, const td_matrix *up, int32_t expert, int64_t b0, int64_t b1, const td_acts *a,
@@ -297,35 +321,67 @@ void td_best_merge(td_best *into, td_best other) {
     if (into->id < 0 || other.value > into->value || (other.value == into->value && other.id < into->id)) *into = other;
 }
 
-/* The best of up to 16 results of packed rows p ... against what was found before. */
-static void best_of(td_best *best, const float *y, const td_matrix *m, int64_t p, int64_t n, const int32_t *suppress,
-                    int32_t n_suppress) {
-    float max = -INFINITY;
-    for (int64_t i = 0; i < n; i++) max = y[i] > max ? y[i] : max;
-    if (best->id >= 0 && max < best->value) return;
+/* Products below this cannot come to the best one's value by softcap, which is steep enough this far from its limits.
+ */
+static float floor_of(float product, float cap) {
+    if (cap == 0.0f) return product;
+    if (product > 3 * cap || product < -2.5f * cap) return -INFINITY;
+    return product > 0 ? 0.99f * product : 1.01f * product;
+}
+
+static float largest(const float *y, int64_t n) { /* NaN: not looked at */
+    float lane[TD_GROUP];
+    for (int i = 0; i < TD_GROUP; i++) lane[i] = -INFINITY;
+    for (; n >= TD_GROUP; n -= TD_GROUP, y += TD_GROUP)
+        for (int i = 0; i < TD_GROUP; i++) lane[i] = y[i] > lane[i] ? y[i] : lane[i];
+    for (int64_t i = 0; i < n; i++) lane[0] = y[i] > lane[0] ? y[i] : lane[0];
+    for (int i = 1; i < TD_GROUP; i++) lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
+    return lane[0];
+}
+
+typedef struct argmax {
+    const view *v;
+    const td_matrix *m;
+    float cap;
+    const int32_t *suppress;
+    int32_t n_suppress;
+} argmax;
+
+/* The best of up to 32 products y of packed rows p ... against what was found before. */
+static void best_of(const argmax *a, td_best *best, const float *y, int64_t p, int64_t n) {
+    float value[2 * TD_GROUP];
+    if (best->id >= 0 && largest(y, n) < best->floor) return;
+    if (a->cap != 0.0f)
+        a->v->kern->softcap(value, y, a->cap, n);
+    else
+        memcpy(value, y, (size_t)n * sizeof *y);
     for (int64_t i = 0; i < n; i++) {
-        td_best one = {y[i], m->row_ids ? m->row_ids[p + i] : (int32_t)(p + i)};
+        td_best one = {value[i], a->m->row_ids ? a->m->row_ids[p + i] : (int32_t)(p + i), floor_of(y[i], a->cap)};
         bool skip = isnan(one.value);
-        for (int32_t s = 0; s < n_suppress && !skip; s++) skip = suppress[s] == one.id;
+        for (int32_t s = 0; s < a->n_suppress && !skip; s++) skip = a->suppress[s] == one.id;
         if (!skip) td_best_merge(best, one);
     }
 }
 
 void td_matmul_argmax(const td_matrix *m, int64_t p0, int64_t p1, const td_acts *a, int32_t t0, int32_t n_tok,
                       float cap, const int32_t *suppress, int32_t n_suppress, td_best *best, void *scratch) {
-    _Alignas(64) float y[TD_WIDE * TD_GROUP];
+    enum { LD = 2 * TD_GROUP };
+    _Alignas(64) float y[TD_WIDE * LD];
     view v = view_make(m, a);
-    for (int64_t g = p0 / TD_GROUP; g * TD_GROUP < p1; g++) {
-        const uint8_t *group = group_at(m, 0, g, scratch);
-        int64_t lo = g * TD_GROUP > p0 ? g * TD_GROUP : p0, hi = (g + 1) * TD_GROUP < p1 ? (g + 1) * TD_GROUP : p1;
+    argmax find = {&v, m, cap, suppress, n_suppress};
+    int64_t step = direct(m) ? 2 : 1, end = (p1 + TD_GROUP - 1) / TD_GROUP;
+    for (int64_t g = p0 / TD_GROUP; g < end; g += step) {
+        int64_t ge = g + step < end ? g + step : end, base = g * TD_GROUP, lo = base > p0 ? base : p0,
+                hi = ge * TD_GROUP < p1 ? ge * TD_GROUP : p1;
+        const uint8_t *group = direct(m) ? NULL : group_at(m, 0, g, scratch);
         if (hi > m->n_rows) hi = m->n_rows;
         for (int32_t t = t0, n; t < t0 + n_tok; t += n) {
             n = tile_rows(&v, t, t0 + n_tok);
-            tile(&v, group, 0, v.n, t, n, y, TD_GROUP);
-            if (cap != 0.0f) v.kern->softcap(y, y, cap, n * TD_GROUP);
-            for (int32_t i = 0; i < n; i++)
-                best_of(&best[t - t0 + i], y + i * TD_GROUP + (lo - g * TD_GROUP), m, lo, hi - lo, suppress,
-                        n_suppress);
+            if (group)
+                tile(&v, group, false, 0, v.n, t, n, y, LD);
+            else
+                tiles(&v, m, 0, g, ge, 0, v.n, t, n, y, LD, LD);
+            for (int32_t i = 0; i < n; i++) best_of(&find, &best[t - t0 + i], y + i * LD + (lo - base), lo, hi - lo);
         }
     }
 }
@@ -336,7 +392,7 @@ void td_matmul_rows(const td_matrix *m, const int32_t *pos, int64_t n, const td_
     view v = view_make(m, a);
     for (int64_t i = 0; i < n;) {
         int64_t g = pos[i] / TD_GROUP;
-        tile(&v, group_at(m, 0, g, scratch), 0, v.n, t, 1, buf, TD_GROUP);
+        tile(&v, group_at(m, 0, g, scratch), false, 0, v.n, t, 1, buf, TD_GROUP);
         for (; i < n && pos[i] / TD_GROUP == g; i++) y[i] = buf[pos[i] % TD_GROUP];
     }
 }

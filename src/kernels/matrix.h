@@ -115,11 +115,13 @@ void td_matmul_glu(const td_matrix *gate, const td_matrix *up, int32_t expert, i
 
 typedef struct td_best {
     float value;
-    int32_t id; /* row id; -1: nothing seen yet */
+    int32_t id;  /* row id; -1: nothing seen yet */
+    float floor; /* products below it need no look */
 } td_best;
+#define TD_BEST_NONE ((td_best){-INFINITY, -1, -INFINITY})
 
-/* Arg-max over packed rows [p0, p1) without storing them: best[i] is updated for activation row t0 + i (set value to
- * -INFINITY and id to -1 before the first call). cap != 0: value = cap * tanh(y / cap), as td_kernels.softcap gives it.
+/* Arg-max over packed rows [p0, p1) without storing them: best[i] is updated for activation row t0 + i (TD_BEST_NONE
+ * before the first call). cap != 0: value = cap * tanh(y / cap), as td_kernels.softcap gives it.
  * `suppress`: ascending ids never chosen. Ties: lowest id. */
 void td_matmul_argmax(const td_matrix *m, int64_t p0, int64_t p1, const td_acts *a, int32_t t0, int32_t n_tok,
                       float cap, const int32_t *suppress, int32_t n_suppress, td_best *best, void *scratch);

@@ -98,96 +98,60 @@ TD_INLINE int form_bytes(int form) { /* of a packed block */
     }
 }
 
-/* ---- codes: eight lines of sub-block j (0 for blocks of 32) of the packed block w, rows from r on ---- */
+/* ---- codes: line i of eight of sub-block j (0 for blocks of 32) of the packed block w, rows from r on ---- */
 
-TD_INLINE void nibbles(vb v[8], const uint8_t *w) { /* half packing: low nibbles, then high ones */
-    TD_UNROLL
-    for (int i = 0; i < 4; i++) {
-        vb c = vb_load(w + 64 * i);
-        v[i] = vb_and(c, vb_set1(15));
-        v[i + 4] = vb_and(vb_shr(c, 4), vb_set1(15));
-    }
-}
-
-TD_INLINE void nibble_lines(vb v[8], const uint8_t *w, int shift) { /* eight lines, one nibble of each byte */
-    TD_UNROLL
-    for (int i = 0; i < 8; i++) {
-        vb c = vb_load(w + 64 * i);
-        v[i] = vb_and(vb_shr(c, 4 * shift), vb_set1(15));
-    }
-}
-
-/* Bits [at, at + n) of eight lines, moved to bit `to`. */
-TD_INLINE vb bit_line(const uint8_t *w, int i, int at, int n, int to) {
-    vb c = vb_load(w + 64 * i);
-    c = vb_shl(vb_shr(c, at > to ? at - to : 0), to > at ? to - at : 0);
+/* Bits [at, at + n) of a line, moved to bit `to`. */
+TD_INLINE vb bits_of(const uint8_t *line, int at, int n, int to) {
+    vb c = vb_load(line);
+    if (at > to) c = vb_shr(c, at - to);
+    if (to > at) c = vb_shl(c, to - at);
     return vb_and(c, vb_set1(((1 << n) - 1) << to));
 }
 
-TD_INLINE void unpack(vb v[8], int form, const uint8_t *w, int j, int r) {
-    const uint8_t *c = w + 4 * r;
+TD_INLINE vb nibble(const uint8_t *w, int i) { /* half packing: four lines of low nibbles, then of high ones */
+    return bits_of(w + 64 * (i & 3), i & 4, 4, 0);
+}
+
+TD_INLINE vb code_line(int form, const uint8_t *w, int j, int r, int i) {
+    const uint8_t *c = w + 4 * r, *line = c + 64 * i;
+    const int q = 512 * (j >> 2), two = 2 * (j & 3); /* a quarter of a byte: four sub-blocks share its lines */
     switch (form) {
     case TD_FORM_Q4_0:
-        nibbles(v, c + 32);
-        break;
+        return nibble(c + 32, i);
     case TD_FORM_Q4_1:
-        nibbles(v, c + 64);
-        break;
+        return nibble(c + 64, i);
     case TD_FORM_Q5_0:
-    case TD_FORM_Q5_1: {
-        int at = form == TD_FORM_Q5_0 ? 32 : 64;
-        nibbles(v, c + at + 64);
-        TD_UNROLL
-        for (int i = 0; i < 8; i++) v[i] = vb_or_masked(v[i], w + at + 8 * i, r, 16);
-        break;
-    }
+        return vb_or_masked(nibble(c + 96, i), w + 32 + 8 * i, r, 16);
+    case TD_FORM_Q5_1:
+        return vb_or_masked(nibble(c + 128, i), w + 64 + 8 * i, r, 16);
     case TD_FORM_Q8_0:
-        TD_UNROLL
-        for (int i = 0; i < 8; i++) v[i] = vb_load(c + 32 + 64 * i);
-        break;
+        return vb_load(line + 32);
     case TD_FORM_IQ4_NL:
+        return vb_lookup(td_table_iq4, nibble(c + 32, i));
     case TD_FORM_IQ4_XS:
-        nibbles(v, c + (form == TD_FORM_IQ4_NL ? 32 : 128 + 256 * j));
-        TD_UNROLL
-        for (int i = 0; i < 8; i++) v[i] = vb_lookup(td_table_iq4, v[i]);
-        break;
+        return vb_lookup(td_table_iq4, nibble(c + 128 + 256 * j, i));
     case TD_FORM_TQ4_1S:
-        nibbles(v, c + 64);
-        TD_UNROLL
-        for (int i = 0; i < 8; i++) v[i] = vb_lookup(td_table_tq4, v[i]);
-        break;
+        return vb_lookup(td_table_tq4, nibble(c + 64, i));
     case TD_FORM_TQ3_1S:
-        TD_UNROLL
-        for (int i = 0; i < 8; i++) {
-            vb low = bit_line(c + 64, i & 1, i & ~1, 2, 0);
-            v[i] = vb_lookup(td_table_tq3, vb_or_masked(low, w + 192 + 8 * i, r, 4));
-        }
-        break;
+        return vb_lookup(td_table_tq3,
+                         vb_or_masked(bits_of(c + 64 + 64 * (i & 1), i & ~1, 2, 0), w + 192 + 8 * i, r, 4));
     case TD_FORM_Q2_K:
-        TD_UNROLL
-        for (int i = 0; i < 8; i++) v[i] = bit_line(c + 320 + 512 * (j >> 2), i, 2 * (j & 3), 2, 0);
-        break;
+        return bits_of(line + 320 + q, two, 2, 0);
     case TD_FORM_Q3_K:
-        TD_UNROLL
-        for (int i = 0; i < 8; i++)
-            v[i] = vb_or(bit_line(c + 736 + 512 * (j >> 2), i, 2 * (j & 3), 2, 0), bit_line(c + 224, i, j, 1, 2));
-        break;
+        return vb_or(bits_of(line + 736 + q, two, 2, 0), bits_of(line + 224, j, 1, 2));
     case TD_FORM_Q4_K:
-        nibble_lines(v, c + 256 + 512 * (j >> 1), j & 1);
-        break;
+        return bits_of(line + 256 + 512 * (j >> 1), 4 * (j & 1), 4, 0);
     case TD_FORM_Q5_K:
-        nibble_lines(v, c + 768 + 512 * (j >> 1), j & 1);
-        TD_UNROLL
-        for (int i = 0; i < 8; i++) v[i] = vb_or(v[i], bit_line(c + 256, i, j, 1, 4));
-        break;
-    case TD_FORM_Q6_K:
-        nibble_lines(v, c + 288 + 1536 * (j >> 2) + 1024 * (j & 1), j >> 1 & 1);
-        TD_UNROLL
-        for (int i = 0; i < 8; i++) v[i] = vb_or(v[i], bit_line(c + 800 + 1536 * (j >> 2), i, 2 * (j & 3), 2, 4));
-        break;
-    default:
-        break;
+        return vb_or(bits_of(line + 768 + 512 * (j >> 1), 4 * (j & 1), 4, 0), bits_of(line + 256, j, 1, 4));
+    default: /* Q6_K */
+        return vb_or(bits_of(line + 288 + 3 * q + 1024 * (j & 1), 4 * (j >> 1 & 1), 4, 0),
+                     bits_of(line + 800 + 3 * q, two, 2, 4));
     }
+}
+
+TD_INLINE void unpack(vb v[8], int form, const uint8_t *w, int j, int r) {
+    TD_UNROLL
+    for (int i = 0; i < 8; i++) v[i] = code_line(form, w, j, r, i);
 }
 
 /* ---- scales of a block of 256: bytes of 16 rows first, in a small array, then to f32 where they are used ---- */

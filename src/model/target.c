@@ -136,7 +136,7 @@ static void head(td_team *t, const run *u) {
     int64_t begin, end;
     td_acts in = td_team_acts(t, t->in, n_out, t->net->shape.d_model, td_matrix_acts(m));
     final_norm(t, u, &in);
-    for (int i = 0; i < w->n_best; i++) t->mem->best[i] = (td_best){-INFINITY, -1};
+    for (int i = 0; i < w->n_best; i++) t->mem->best[i] = TD_BEST_NONE;
     while (td_pool_share(t->pool, t->ith, m->n_groups, TD_HEAD_GROUPS, &begin, &end))
         for (int64_t g = begin; g < end; g += TD_HEAD_GROUPS)
             head_unit(t, u, &in, g, g + TD_HEAD_GROUPS < end ? g + TD_HEAD_GROUPS : end);

@@ -240,7 +240,7 @@ static void test_argmax(void **st) {
         for (int cap = 0; cap <= 1; cap++) {
             int32_t suppress[2] = {0, 0};
             td_best best[8];
-            for (int t = 0; t < 8; t++) best[t] = (td_best){-INFINITY, -1};
+            for (int t = 0; t < 8; t++) best[t] = TD_BEST_NONE;
             if (cap) td_kernels_get()->softcap(y[0], y[0], 1.5f, 8 * N);
             for (int r = 0; r < N; r++)
                 if (y[0][r] > y[0][suppress[1]]) suppress[1] = r;
