@@ -1,20 +1,29 @@
 /* The products: how groups of weight rows and rows of activations are walked. The arithmetic is in the tiles.
  *
- * Decode and verify (at most 8 rows): weights stream through once, each group against all rows. Prefill of quantised
- * weights: k is cut into chunks of 512 values; two groups of a chunk are expanded (src/kernels/rect.h, 24 KB, beside
- * four rows of activations in L1) and then meet all rows, whose chunk (330 KB for 512 rows) stays in L2 over all groups
- * of the call. Prefill of float weights: tiles of 16 rows, chunks of about 1024 values. A chunk's accumulators start
- * where the previous one's ended, so that cutting k changes no bit. Tails of rows go through a buffer. */
+ * Decode and verify (at most 8 rows): weights stream through once, each group, or pair of groups (src/kernels/pair.h),
+ * against all rows; somewhat more rows pass over a piece of them that stays in L2. Prefill of quantised weights: k is
+ * cut into chunks of 512 values; two groups of a chunk are expanded (src/kernels/rect.h, 24 KB, beside four rows of
+ * activations in L1) and then meet all rows, whose chunk (330 KB for 512 rows) stays in L2 over all groups of the call.
+ * Prefill of float weights: tiles of 16 rows, chunks of about 1024 values. A chunk's accumulators start where the
+ * previous one's ended, so that cutting k changes no bit. Tails of rows go through a buffer. */
 #include "forms.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { CHUNK_VALUES = 1024, PAIR_AHEAD = 12288, L2_BYTES = 384 * 1024, GLU_BLOCKS = 4, GLU_RUN = 16 };
-/* Rows from which expanding pays (E2B Q4_0, 16 rows: 87 ms, tiles 71; 32: 141 and 133); groups of one pass over the
- * rows (their results, 256 KB for 512 rows, stay in L2); rows and blocks of 32 results of a fused product between two
- * quantisations (2 x 64 KB). */
-enum { RECT_MIN = 48, RECT_FEW = 64, RECT_GROUPS = 8, GLU_TOK = 512, GLU_PAIRS = 1, GLU_LD = GLU_PAIRS * TD_RECT_ROWS };
+/* Rows from which expanding pays, against tiles (E2B Q4_0, 16 rows: 87 ms, tiles 71) and against pairs (64
+ * rows: 228 ms, pairs 201; 512: 1506 and 1630); groups of one pass over the rows (their results, 256 KB for 512 rows,
+ * stay in L2); rows and blocks of 32 results of a fused product between two quantisations (2 x 64 KB). */
+enum {
+    RECT_MIN = 48,
+    RECT_MIN_PAIRS = 192,
+    RECT_FEW = 64,
+    RECT_GROUPS = 8,
+    GLU_TOK = 512,
+    GLU_PAIRS = 1,
+    GLU_LD = GLU_PAIRS * TD_RECT_ROWS
+};
 
 /* The beginning of every scratch. */
 typedef struct rect_mem {
@@ -170,7 +179,8 @@ static int64_t chunk_blocks(const view *v, int64_t k, int32_t n_tok) {
 /* ---- many rows of quantised weights ---- */
 
 static bool use_rect(const view *v, const td_matrix *m, int32_t n_tok) {
-    return n_tok >= RECT_MIN && direct(m) && v->kern->rect[v->form->id];
+    int32_t least = v->kern->pair[v->form->id][TD_PANEL] ? RECT_MIN_PAIRS : RECT_MIN;
+    return n_tok >= least && direct(m) && v->kern->rect[v->form->id];
 }
 
 /* The expanded blocks from block `b` (of 32) times rows [t, t + n), for 32 rows of W. Rows from t on stand in whole
