@@ -13,6 +13,8 @@ import tempfile
 import time
 
 BINARY = os.environ["TD_BINARY"]
+DEMO_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "demo")
+DEMO, DEMO_DRAFT = (os.path.join(DEMO_FOLDER, n) for n in ("tandem-demo.gguf", "tandem-demo-assistant.gguf"))
 
 
 class Failure(Exception):
@@ -29,6 +31,8 @@ def same(a, b, *what):
 
 
 class Server:
+    """A server process; as a context it is stopped at the end, or killed when the test failed."""
+
     def __init__(self, model, *flags, env=None):
         self.log = tempfile.TemporaryFile()
         self.early = []  # answers of /health while it loaded
@@ -48,6 +52,15 @@ class Server:
         except BaseException:
             self.kill()
             raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if error[0]:
+            self.kill()
+        else:
+            self.stop()
 
     def text(self):
         self.log.seek(0)

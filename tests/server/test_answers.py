@@ -1,15 +1,11 @@
 """What the answers of `tandem serve` hold, with the demo pair: thoughts and their budgets, stored responses, tools of free
 text, several prompts, selected members, echo, progress. Arguments: names of tests to run; without any, all."""
 import json
-import os
 import sys
-import threading
 import time
 
-from harness import Server, check, run, same
+from harness import DEMO, DEMO_DRAFT, Server, check, run, same
 
-FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "demo")
-DEMO, DRAFT = (os.path.join(FOLDER, n) for n in ("tandem-demo.gguf", "tandem-demo-assistant.gguf"))
 QUESTION = "What is 17 plus 25? Think about it."
 CHAT = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 120}
 TEXT = {"prompt": "Once upon a time", "temperature": 0, "n_predict": 24, "ignore_eos": True}
@@ -19,7 +15,7 @@ demo = None
 def server():
     global demo
     if demo is None:
-        demo = Server(DEMO, "-md", DRAFT, "-np", "2", "-c", "4096", "--metrics", env={"LLAMA_SERVER_SLOTS_DEBUG": "1"})
+        demo = Server(DEMO, "-md", DEMO_DRAFT, "-np", "2", "-c", "4096", "--metrics", env={"LLAMA_SERVER_SLOTS_DEBUG": "1"})
     return demo
 
 
@@ -141,8 +137,7 @@ def test_previous_response(_):
 
 def test_store_bound(_):
     """At most 256, the oldest go; none is seen with another key."""
-    own = Server(DEMO, "-np", "4", "-c", "512", "--api-key", "a,b")
-    try:
+    with Server(DEMO, "-np", "4", "-c", "512", "--api-key", "a,b") as own:
         body = {"input": "a", "max_output_tokens": 1, "temperature": 0}
         a, b = {"Authorization": "Bearer a"}, {"Authorization": "Bearer b"}
         first = own.post("/v1/responses", body, a)["id"]
@@ -153,8 +148,6 @@ def test_store_bound(_):
         ids = [own.post("/v1/responses", body, b)["id"] for _ in range(256)]
         same(own.call("GET", "/v1/responses/" + first, None, a)[0], 404)
         same([own.call("GET", "/v1/responses/" + i, None, b)[0] for i in (ids[0], ids[-1])], [200, 200])
-    finally:
-        own.stop()
 
 
 def test_custom_tools(s):

@@ -12,28 +12,11 @@ import sys
 import threading
 import time
 
-from harness import BINARY, Server, check, run, same
+from harness import BINARY, DEMO, DEMO_DRAFT, Server, check, run, same
 
-FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "demo")
-DEMO, DRAFT = (os.path.join(FOLDER, n) for n in ("tandem-demo.gguf", "tandem-demo-assistant.gguf"))
 BODY = {"prompt": "The quick brown fox", "temperature": 0, "n_predict": 8, "ignore_eos": True}
 LONG = {**BODY, "n_predict": 3000}
 MESSAGES = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "temperature": 0}
-
-
-class with_server:
-    def __init__(self, *flags, env=None):
-        self.flags, self.env = flags, env
-
-    def __enter__(self):
-        self.s = Server(*self.flags, env=self.env)
-        return self.s
-
-    def __exit__(self, *error):
-        if error[0]:
-            self.s.kill()
-        else:
-            self.s.stop()
 
 
 # ---- ways in
@@ -132,23 +115,20 @@ def test_prefix_and_headers(s):
         same(own.post("/x/completion", {**BODY, "model": "anything"})["model"], "anything")
 
 
-class prefixed(with_server):
-    """Under a prefix /health answers there only."""
+def prefixed(s):
+    """A server under a prefix, where /health answers there only."""
 
-    def __init__(self, s):
-        super().__init__(s.model, "-np", "1", "-c", "512", "--api-prefix", "/x", "--server-header", "Other", "--cors-origins",
-                         "https://a.example", "--no-cors-credentials", "--cors-methods", "GET", "--cors-headers", "x-one",
-                         "--alias", "first,second", "--tags", "small,test")
+    class Under(Server):
+        ready = False
 
-    def __enter__(self):
-        class Under(Server):
-            def call(self, method, path, *more, **named):
-                return super().call(method, "/x/health" if path == "/health" and not self.ready else path, *more, **named)
+        def call(self, method, path, *more, **named):
+            return super().call(method, "/x/health" if path == "/health" and not self.ready else path, *more, **named)
 
-        Under.ready = False
-        self.s = Under(*self.flags)
-        self.s.ready = True
-        return self.s
+    own = Under(s.model, "-np", "1", "-c", "512", "--api-prefix", "/x", "--server-header", "Other", "--cors-origins",
+                "https://a.example", "--no-cors-credentials", "--cors-methods", "GET", "--cors-headers", "x-one",
+                "--alias", "first,second", "--tags", "small,test")
+    own.ready = True
+    return own
 
 
 def test_loading(s):
@@ -180,7 +160,7 @@ def test_loading(s):
 
 
 def test_large_in_dialects(s):
-    with with_server(s.model, "-np", "1", "-c", "512", "--max-body-mb", "1") as own:
+    with Server(s.model, "-np", "1", "-c", "512", "--max-body-mb", "1") as own:
         for path, kind in (("/v1/messages", "request_too_large"), ("/v1/chat/completions", "invalid_request_error")):
             with socket.create_connection(("127.0.0.1", own.port)) as k:
                 k.settimeout(10)
@@ -191,7 +171,7 @@ def test_large_in_dialects(s):
 
 
 def test_connections(s):
-    with with_server(s.model, "-np", "1", "-c", "512", "--max-connections", "4") as own:
+    with Server(s.model, "-np", "1", "-c", "512", "--max-connections", "4") as own:
         held = [socket.create_connection(("127.0.0.1", own.port)) for _ in range(8)]
         time.sleep(0.2)
         alive = 0
@@ -211,7 +191,7 @@ def test_connections(s):
 
 def test_queue(s):
     """One slot: a second request waits (its stream says so), a third is refused; too long a wait ends."""
-    with with_server(s.model, "-np", "1", "-c", "4096", "--queue-max", "1", "--queue-timeout", "3") as own:
+    with Server(s.model, "-np", "1", "-c", "4096", "--queue-max", "1", "--queue-timeout", "3") as own:
         busy = own.connect()
         busy.request("POST", "/completion", json.dumps({**LONG, "stream": True, "n_predict": 4000}).encode())
         own.wait_busy(0)
@@ -241,12 +221,12 @@ def test_request_timeout(s):
 
 def test_presets(s):
     for name, n_max, slots, n_ctx in (("e2b", 4, 4, 32768), ("31b", 6, 2, 16384), ("26b-a4b", 6, 4, 32768), ("quality", 3, 4, None)):
-        with with_server(s.model, "-md", s.draft, "--preset", name) as own:
+        with Server(s.model, "-md", s.draft, "--preset", name) as own:
             p = own.get("/props")
             same((p["speculative"]["n_max"], p["total_slots"]), (n_max, slots), name)
             if n_ctx:
                 same(p["default_generation_settings"]["n_ctx"], n_ctx, name)
-    with with_server(s.model, "-md", s.draft, "--preset", "31b", "-np", "3", "-c", "1024", "--spec-draft-n-max", "2") as own:
+    with Server(s.model, "-md", s.draft, "--preset", "31b", "-np", "3", "-c", "1024", "--spec-draft-n-max", "2") as own:
         p = own.get("/props")
         same((p["speculative"]["n_max"], p["total_slots"], p["default_generation_settings"]["n_ctx"]), (2, 3, 1024))
     same(subprocess.run([BINARY, "serve", "-m", s.model, "--preset", "7b"], capture_output=True).returncode, 1)
@@ -255,7 +235,7 @@ def test_presets(s):
 def test_defaults(_):
     """What the command line says holds where a request does not."""
     ask = {"messages": [{"role": "user", "content": "What is 17 plus 25? Think about it."}], "temperature": 0}
-    with with_server(DEMO, "-np", "1", "-c", "1024", "--chat-template-kwargs", '{"enable_thinking": false}', "-n", "5",
+    with Server(DEMO, "-np", "1", "-c", "1024", "--chat-template-kwargs", '{"enable_thinking": false}', "-n", "5",
                      "--reasoning-budget", "2") as own:
         a = own.post("/v1/chat/completions", ask)
         same((a["usage"]["completion_tokens"], "reasoning_content" in a["choices"][0]["message"]), (5, False))
@@ -286,7 +266,7 @@ def test_slot_files(s):
             f.write(data)
         status, _, answer = s.call("POST", "/slots/1?action=restore", {"filename": name + ".slot"})
         same((status, answer["error"]["type"]), (400, "invalid_request_error"), name)
-    with with_server(DEMO, "-np", "1", "-c", "512", "--slot-save-path", s.folder) as other:
+    with Server(DEMO, "-np", "1", "-c", "512", "--slot-save-path", s.folder) as other:
         same(other.call("POST", "/slots/0?action=restore", {"filename": "good.slot"})[0], 400)
         check("another model" in other.call("POST", "/slots/0?action=restore", {"filename": "good.slot"})[2]["error"]["message"], "")
     s.post("/slots/1?action=erase", {})
@@ -300,7 +280,7 @@ def test_slot_files(s):
     finally:
         os.chmod(s.folder, 0o700)
     for path in ("/slots/0?action=save", "/slots/0?action=erase"):
-        with with_server(s.model, "-np", "1", "-c", "512") as bare:
+        with Server(s.model, "-np", "1", "-c", "512") as bare:
             same(bare.call("POST", path, {"filename": "a"})[0], 501, path)
 
 
@@ -324,7 +304,7 @@ def test_busy_slot(s):
 
 def test_disconnect_in_prompt(s):
     """Who leaves while his prompt is read gives the slot back within a step."""
-    with with_server(s.model, "-np", "1", "-c", "16384", "-ub", "32", "-b", "32") as own:
+    with Server(s.model, "-np", "1", "-c", "16384", "-ub", "32", "-b", "32") as own:
         c = own.connect()
         c.request("POST", "/completion", json.dumps({**BODY, "prompt": [7 + i % 50 for i in range(16000)]}).encode())
         while own.get("/slots")[0]["state"] != "prompt":
@@ -360,7 +340,7 @@ def test_overflow(s):
 def test_shift(_):
     """With --context-shift an answer goes on past the end; drafts change nothing."""
     for types in (("f16", "f16"), ("q8_0", "turbo4")):
-        with with_server(DEMO, "-md", DRAFT, "-np", "1", "-c", "256", "--context-shift", "-ctk", types[0], "-ctv", types[1]) as own:
+        with Server(DEMO, "-md", DEMO_DRAFT, "-np", "1", "-c", "256", "--context-shift", "-ctk", types[0], "-ctv", types[1]) as own:
             body = {"prompt": "Once upon a time there was a king. " * 4, "temperature": 0, "n_predict": 500, "ignore_eos": True, "n_keep": 4}
             a = own.post("/completion", {**body, "cache_prompt": False})
             same((a["tokens_predicted"], a["truncated"]), (500, True))
@@ -380,7 +360,7 @@ def test_moved_chunks(_):
     head, gone, tail = "The king saw the cat. ", "A bird flew over the house. ", "The dog ran to the river and the girl ate the cake. " * 4
     for types in ("f32", "f16", "bf16", "q8_0", "q4_0", "turbo4", "turbo3", "turbo2"):
         for ram in ("0", "256") if types == "f16" else ("256",):
-            with with_server(DEMO, "-np", "1", "-c", "1024", "--cache-reuse", "16", "-ctk", types, "-ctv", types, "-cram", ram) as own:
+            with Server(DEMO, "-np", "1", "-c", "1024", "--cache-reuse", "16", "-ctk", types, "-ctv", types, "-cram", ram) as own:
                 if ram == "0":
                     own.post("/completion", {**BODY, "prompt": head + gone + tail})
                     t = own.post("/completion", {**BODY, "prompt": head + tail, "n_cache_reuse": 0})["timings"]

@@ -3,16 +3,13 @@ signals. Arguments: names of tests to run; without any, all."""
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 
-from harness import BINARY, Server, check, parse_metrics, run, same
+from harness import BINARY, DEMO, DEMO_DRAFT, Server, check, parse_metrics, run, same
 
-FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "demo")
-DEMO, DEMO_DRAFT = (os.path.join(FOLDER, n) for n in ("tandem-demo.gguf", "tandem-demo-assistant.gguf"))
 PROMPT = "The quick brown fox"
 GREEDY = {"prompt": PROMPT, "temperature": 0, "n_predict": 48, "ignore_eos": True}
 CHAT = {"messages": [{"role": "user", "content": "Say something."}], "temperature": 0, "max_tokens": 32}
@@ -336,8 +333,7 @@ def test_prompt_cache(s):
     finally:
         own.stop()
     for limit, entries in (("0", lambda n: n == 0), ("4", lambda n: n < 11)):
-        own = Server(DEMO, "-np", "1", "-c", "1024", "-ctxcp", "0", "--metrics", "--cache-ram", limit)
-        try:
+        with Server(DEMO, "-np", "1", "-c", "1024", "-ctxcp", "0", "--metrics", "--cache-ram", limit) as own:
             for k in range(12):
                 own.post("/completion", {**body(k), "n_predict": 1})
                 m = cache_metrics(own)
@@ -346,8 +342,6 @@ def test_prompt_cache(s):
             # What is kept takes no room from jobs: these may fill the whole context.
             for k in range(12):
                 own.post("/completion", {**body(k), "n_predict": -1, "stop": [" "], "cache_prompt": k % 3 > 0})
-        finally:
-            own.stop()
 
 
 # ---- chat dialects
@@ -485,8 +479,7 @@ def test_bodies(s):
 
 
 def test_large_body(s):
-    small = Server(s.model, "--max-body-mb", "1", "-np", "1", "-c", "512")
-    try:
+    with Server(s.model, "--max-body-mb", "1", "-np", "1", "-c", "512") as small:
         body = b'{"content":"' + b"a" * (1 << 20) + b'"}'
         c = small.connect()
         try:
@@ -521,8 +514,6 @@ def test_large_body(s):
                 except OSError:
                     pass
         same(small.get("/health"), {"status": "ok"})
-    finally:
-        small.stop()
 
 
 ENDPOINTS = (("/completion", {"prompt": PROMPT, "n_predict": 1}),
@@ -631,17 +622,14 @@ def test_own_members(s):
 
 def test_restored_key(s):
     """A restored slot belongs to the key that restored it."""
-    own = Server(s.model, "-np", "1", "-c", "512", "--cache-ram", "0", "--slot-save-path", s.folder, "--api-key", "a,b")
     a, b = {"X-Api-Key": "a"}, {"X-Api-Key": "b"}
     body = {**GREEDY, "prompt": "Some text to be kept in a file.", "n_predict": 2}
-    try:
+    with Server(s.model, "-np", "1", "-c", "512", "--cache-ram", "0", "--slot-save-path", s.folder, "--api-key", "a,b") as own:
         own.post("/completion", body, a)
         own.post("/slots/0?action=save", {"filename": "key.slot"}, a)
         for asks, hit in ((a, True), (b, False)):
             own.post("/slots/0?action=restore", {"filename": "key.slot"}, a)
             same(own.post("/completion", body, asks)["timings"]["cache_n"] > 0, hit, asks)
-    finally:
-        own.stop()
 
 
 def test_slots(s):
@@ -762,9 +750,8 @@ def test_stop_signals(s):
 
 
 def test_keys(s):
-    own = Server(s.model, "-np", "1", "-c", "512", "--api-key", "alpha,beta", "--cors-origins",
-                 "localhost,https://example.org", "--no-slots", "--alias", "name", "--strict-model", "--no-ui")
-    try:
+    with Server(s.model, "-np", "1", "-c", "512", "--api-key", "alpha,beta", "--cors-origins",
+                "localhost,https://example.org", "--no-slots", "--alias", "name", "--strict-model", "--no-ui") as own:
         body = {"prompt": "a", "n_predict": 1}
         for headers in ({}, {"Authorization": "Bearer alph"}, {"Authorization": "Bearer alphaa"},
                         {"Authorization": "alpha"}, {"X-Api-Key": ""}, {"X-Api-Key": "gamma"}):
@@ -794,8 +781,6 @@ def test_keys(s):
             "Origin": "http://localhost:1", "Access-Control-Request-Headers": "authorization"})
         same((status, answer, headers["Access-Control-Allow-Headers"]), (200, b"", "authorization"))
         check("POST" in headers["Access-Control-Allow-Methods"], headers)
-    finally:
-        own.stop()
 
 
 def test_start(s):

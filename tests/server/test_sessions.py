@@ -6,9 +6,7 @@ import random
 import sys
 import threading
 
-from harness import Failure, Server, check, run, same
-
-DEMO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "demo")
+from harness import DEMO, DEMO_DRAFT, DEMO_FOLDER, Failure, Server, check, run, same
 
 # ---- a coding agent
 
@@ -229,19 +227,15 @@ def run_mixed(s, jobs, clients):
 
 def test_identity(s):
     """The demo pair, whose drafts are neither always right nor always wrong, with a depth that follows the clock."""
-    with open(os.path.join(DEMO, "prompts.json")) as f:
+    with open(os.path.join(DEMO_FOLDER, "prompts.json")) as f:
         prompts = [p["messages"] for p in json.load(f) if not p["tools"] and len(p["messages"]) == 1]
     long = "".join(m["content"] + " " for ms in prompts for m in ms)
     cases = prompts[::24] + [[{"role": "user", "content": long[:1500] + "Which of these is the last?"}],
                             [{"role": "user", "content": long[:1500] + "Which of these is the first?"}]]
-    own = Server(os.path.join(DEMO, "tandem-demo.gguf"), "-md", os.path.join(DEMO, "tandem-demo-assistant.gguf"),
-                 "-np", "4", "-ub", "64")
-    try:
+    with Server(DEMO, "-md", DEMO_DRAFT, "-np", "4", "-ub", "64") as own:
         jobs = identity_jobs(own, cases)
         check(len({w for w, *_ in jobs}) > len(cases), "the prompts have one answer")
         run_mixed(own, jobs, 8)
-    finally:
-        own.stop()
 
 
 sys.exit(run(globals(), "-np", "4", "-c", "16384"))
