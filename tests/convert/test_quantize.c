@@ -313,6 +313,11 @@ static void test_keep_split(void **state) {
     assert_int_equal(td_gguf_tensor_find(g, "blk.0.ffn_gate.weight")->file, 1);
     assert_string_equal(td_gguf_tensor_find(g, "blk.1.ffn_up.weight")->type->name, "q8_0");
     td_gguf_close(g);
+    char own[600]; /* a name whose parts are the input's */
+    snprintf(own, sizeof own, "%s.gguf", base);
+    assert_int_equal(quantize(part[0], own, &o, &r, &err), TD_ERR_ARGUMENT);
+    assert_non_null(strstr(err.text, "is the input"));
+    td_error_clear(&err);
     o.keep_split = false; /* joined */
     if (quantize(part[0], out, &o, &r, &err) != TD_OK) fail_msg("%s", err.text);
     assert_int_equal(td_gguf_open(&g, out, NULL), TD_OK);
