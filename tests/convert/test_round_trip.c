@@ -155,7 +155,7 @@ static int setup(void **state) {
     td_pool_options po = {.n_threads = 2};
     if (!mkdtemp(folder) || td_pool_create(&pool, &po, NULL) != TD_OK) return -1;
     add_demo();
-    int left = test_share(5, 2); /* forms in small */
+    int left = test_share(5, 1); /* forms in small */
     for (int i = 0; (size = td_synth_size_at(i)) && left > 0; i++) {
         if (strncmp(size, "tiny", 4) != 0) continue;
         left--;
@@ -182,19 +182,20 @@ static int read_prompts(const td_engine *e, bool chat, uint32_t (*ids)[MAX_IDS],
     td_engine_get_info(e, &info);
     uint64_t seed = 1;
     if (!chat) {
-        for (int p = 0; p < N_RANDOM; p++) {
+        int n_random = test_share(N_RANDOM, 6);
+        for (int p = 0; p < n_random; p++) {
             n[p] = 24;
             for (int i = 0; i < n[p]; i++) {
                 seed = seed * 6364136223846793005u + 1442695040888963407u;
                 ids[p][i] = i ? 4 + (uint32_t)(seed >> 33) % (uint32_t)(info.n_vocab - 4) : 2;
             }
         }
-        return N_RANDOM;
+        return n_random;
     }
     json_t *all = json_load_file(DEMO "prompts.json", 0, NULL);
     assert_non_null(all);
-    int count = 0;
-    for (size_t p = 0; p < json_array_size(all) && count < MAX_PROMPTS; p++) {
+    int count = 0, n_chat = test_share(MAX_PROMPTS, 6);
+    for (size_t p = 0; p < json_array_size(all) && count < n_chat; p++) {
         const char *text = json_string_value(json_object_get(json_array_get(all, p), "prompt"));
         size_t len = 0;
         assert_int_equal(td_tokenize(e, text, strlen(text), TD_TOKENIZE_SPECIAL, ids[count], MAX_IDS, &len, NULL),
