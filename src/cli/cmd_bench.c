@@ -102,7 +102,7 @@ static const td_option bench_table[] = {
      .names = "--limits",
      AT(limits),
      .negative = "--no-limits",
-     .help = "Measure the machine first (default)"},
+     .help = "Measure the machine before and after each test (default)"},
     {.kind = TD_OPT_SWITCH, .names = "--memory", AT(memory), .help = "Load time and peak memory at the end"},
     {.kind = TD_OPT_GROUP, .help = "Output"},
     {.kind = TD_OPT_CHOICE,
@@ -297,14 +297,32 @@ static bool measure(bench *b, td_measure_kind kind, int n, int depth, int slots,
     return true;
 }
 
+static void read_limits(bench *b) {
+    td_engine_limits(b->e, &b->read_bytes, &b->int8_macs);
+    fprintf(stderr, "machine: %s, %d threads, read %.1f GB/s, 8-bit peak %.0f GMAC/s\n", b->base.info.cpu,
+            b->base.info.n_threads, b->read_bytes * 1e-9, b->int8_macs * 1e-9);
+}
+
+/* The limits read before a test and after it, in the middle: shared machines change their speed. Those after it stand
+ * before the next. */
+static void limits_around(bench *b, double *read_bytes, double *int8_macs) {
+    *read_bytes = b->read_bytes;
+    *int8_macs = b->int8_macs;
+    if (!b->o->limits) return;
+    read_limits(b);
+    *read_bytes = (*read_bytes + b->read_bytes) / 2;
+    *int8_macs = (*int8_macs + b->int8_macs) / 2;
+}
+
 static void prefill_test(bench *b, int n, int depth) {
     bench_row r = b->base;
     r.test = "pp";
     r.n_prompt = n;
     r.n_depth = depth;
     if (!measure(b, TD_MEASURE_PREFILL, n, depth, 1, &r)) return;
-    double ns = median_ns(&r); /* attention is left out: the share is of the work with weights */
-    if (b->int8_macs > 0 && ns > 0) r.limit_share = (double)r.token_macs * n / (ns * 1e-9) / b->int8_macs;
+    double ns = median_ns(&r), read, macs; /* attention is left out: the share is of the work with weights */
+    limits_around(b, &read, &macs);
+    if (macs > 0 && ns > 0) r.limit_share = (double)r.token_macs * n / (ns * 1e-9) / macs;
     print_row(b, &r);
 }
 
@@ -316,9 +334,10 @@ static void decode_test(bench *b, int n, int depth, int slots) {
     r.n_parallel = slots;
     if (!measure(b, TD_MEASURE_DECODE, n, depth, slots, &r)) return;
     r.barriers /= (uint64_t)n;
-    double step_ns = median_ns(&r) / n;
+    double step_ns = median_ns(&r) / n, read, macs;
     if (slots == 1) b->decode_ns = step_ns;
-    if (b->read_bytes > 0 && step_ns > 0) r.limit_share = (double)r.step_bytes / (step_ns * 1e-9) / b->read_bytes;
+    limits_around(b, &read, &macs);
+    if (read > 0 && step_ns > 0) r.limit_share = (double)r.step_bytes / (step_ns * 1e-9) / read;
     print_row(b, &r);
 }
 
@@ -499,12 +518,6 @@ static int context_needed(const plan *p) {
     return n + most(&p->depths) + 128;
 }
 
-static void print_limits(bench *b) {
-    td_engine_limits(b->e, &b->read_bytes, &b->int8_macs);
-    fprintf(stderr, "machine: %s, %d threads, read %.1f GB/s, 8-bit peak %.0f GMAC/s\n", b->base.info.cpu,
-            b->base.info.n_threads, b->read_bytes * 1e-9, b->int8_macs * 1e-9);
-}
-
 static void print_memory(const bench *b) {
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
@@ -543,7 +556,7 @@ static bool with_engine(bench *b, const char *model, int threads, int ubatch, co
     b->base = (bench_row){.n_batch = (int)b->o->batch, .n_ubatch = ubatch, .n_parallel = 1, .n_draft_max = -1};
     td_engine_get_info(b->e, &b->base.info);
     b->decode_ns = 0;
-    if (b->o->limits) print_limits(b);
+    if (b->o->limits) read_limits(b);
     run_tests(b);
     if (b->o->memory) print_memory(b);
     td_engine_close(b->e);
