@@ -170,10 +170,11 @@ static void make_tiles(td_attn_plan *p) {
     }
 }
 
-/* Query heads that share a key head are taken together, as many as a tile holds. */
-static void group_heads(td_attn_plan *p) {
-    uint32_t ratio = p->n_head / p->n_kv;
-    while (ratio % p->n_group != 0) p->n_group--;
+/* Query heads that share a key head are taken together, at most `most`. */
+static void group_heads(td_attn_plan *p, uint32_t most) {
+    uint32_t ratio = p->n_head / p->n_kv, n = ratio < most ? ratio : most;
+    while (n > 1 && ratio % n != 0) n--;
+    p->n_group = n > 0 ? n : 1;
     p->n_block = ratio / p->n_group;
     p->n_part = p->n_kv * p->n_block;
     make_tiles(p);
@@ -246,17 +247,13 @@ td_status td_attn_plan_set(td_attn_plan *p, uint32_t n_head, uint32_t n_kv, cons
     p->n_kv = n_kv;
     p->n_rows = n_rows;
     if (n_rows) memcpy(p->rows, rows, n_rows * sizeof *rows);
-    p->n_group = n_head / n_kv < TILE_ROWS ? n_head / n_kv : TILE_ROWS;
-    group_heads(p);
-    while (p->n_group > 1 && idle_threads(p)) {
-        p->n_group /= 2;
-        group_heads(p);
-    }
+    group_heads(p, TILE_ROWS);
+    while (p->n_group > 1 && idle_threads(p)) group_heads(p, p->n_group / 2);
     uint64_t work = 0;
     for (uint32_t i = 0; i < p->n_tiles; i++)
         work += (uint64_t)tile_rows(p, &p->tiles[i]) * (p->tiles[i].c1 - p->tiles[i].c0);
-    uint64_t share = work * p->n_part / ((uint64_t)p->n_threads * UNITS_PER_THREAD);
-    if (p->n_threads == 1) share = UINT64_MAX - 1;
+    uint64_t share = UINT64_MAX - 1; /* one thread: nothing is cut */
+    if (p->n_threads > 1) share = work * p->n_part / ((uint64_t)p->n_threads * UNITS_PER_THREAD);
     size_t used = 0;
     uint32_t left = p->max_units - p->n_tiles * p->n_part;
     for (uint32_t i = 0; i < p->n_tiles; i++) {
