@@ -39,15 +39,12 @@ TD_INLINE void pair_dots(vi s[PAIR_SUMS], int form, int T, const uint8_t *const 
 TD_INLINE void pair_part(vf *const acc[2], int form, int T, const uint8_t *const w[2], const vf s[2][2],
                          const vf m[2][2], const uint8_t *q, const uint8_t *d, const uint8_t *x) {
     vi dot[PAIR_SUMS];
-    pair_dots(dot, form, T, w, q, d + 32);
+    pair_dots(dot, form, T, w, q, row_sum8(form, d, x, 0));
     TD_UNROLL
     for (int t = 0; t < T; t++) {
         TD_UNROLL
-        for (int g = 0; g < 2; g++) {
-            vf *to = acc[g] + t;
-            *to = vf_fma(vf_from_vi(dot[PAIR_TOK * g + t]), vf_mul(s[g][0], vf_bcast(d + 4 * t)), *to);
-            if (form_has_min(form)) *to = vf_fma(m[g][0], vf_bcast(x + 64 + 4 * t), *to);
-        }
+        for (int g = 0; g < 2; g++)
+            acc[g][t] = add_scaled(acc[g][t], form, dot[PAIR_TOK * g + t], s[g][0], m[g], d + 4 * t, x + 4 * t, 0);
     }
 }
 

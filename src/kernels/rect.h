@@ -69,19 +69,16 @@ TD_INLINE void rect_dots(vi s[RECT_ACC], int form, const uint8_t (*codes)[8][64]
 /* acc += one block of 32 values, or half of one (h) where scales change every 16. */
 TD_INLINE void rect_half(vf acc[RECT_ACC], int form, const td_expanded *w, int64_t b, int h, const uint8_t *q,
                          const uint8_t *d, const uint8_t *x, int r0) {
-    const bool halves = form_halves(form);
     vi s[RECT_ACC];
-    rect_dots(s, form, w->codes[b], q, halves ? x + 32 * h : d + 32, 4 * h, halves ? 4 : 8, r0);
+    rect_dots(s, form, w->codes[b], q, row_sum8(form, d, x, h), 4 * h, form_halves(form) ? 4 : 8, r0);
     TD_UNROLL
     for (int p = 0; p < TD_RECT_P; p++) {
-        vf scale = vf_load(w->scale[b][h] + r0 + p * TD_R);
+        const vf scale = vf_load(w->scale[b][h] + r0 + p * TD_R),
+                 min = form_has_min(form) ? vf_load(w->min[b][h] + r0 + p * TD_R) : vf_zero();
         TD_UNROLL
         for (int t = 0; t < TD_RECT_T; t++) {
             vf *to = &acc[p * TD_RECT_T + t];
-            *to = vf_fma(vf_from_vi(s[p * TD_RECT_T + t]), vf_mul(scale, vf_bcast(d + 4 * t)), *to);
-            if (form_has_min(form))
-                *to = vf_fma(vf_load(w->min[b][h] + r0 + p * TD_R), vf_bcast(x + (halves ? 96 + 32 * h : 64) + 4 * t),
-                             *to);
+            *to = add_scaled(*to, form, s[p * TD_RECT_T + t], scale, &min, d + 4 * t, x + 4 * t, h);
         }
     }
 }

@@ -43,22 +43,14 @@ TD_INLINE lane_ptrs lane_at(lane_ptrs l, int j) {
 
 /* acc[t] += sub-block: codes v (eight lines), scales s, minima m, activations l. */
 TD_INLINE void mul_add(vf *acc, int form, int T, const vb v[8], const vf s[2], const vf m[2], lane_ptrs l) {
-    const int bits = form_bits(form), zero = form_zero_log2(form);
+    const int n = form_halves(form) ? 4 : 8;
     TD_UNROLL
     for (int t = 0; t < T; t++) {
         const uint8_t *q = l.q + 32 * t, *d = l.d + 4 * t, *x = l.x + 4 * t;
-        vf dx = vf_bcast(d);
-        if (!form_halves(form)) {
-            vi dot = vi_dot(v, q, 8, bits, zero, d + 32);
-            acc[t] = vf_fma(vf_from_vi(dot), vf_mul(s[0], dx), acc[t]);
-            if (form_has_min(form)) acc[t] = vf_fma(m[0], vf_bcast(x + 64), acc[t]);
-        } else {
-            TD_UNROLL
-            for (int h = 0; h < 2; h++) {
-                vi dot = vi_dot(v + 4 * h, q + 16 * h, 4, bits, zero, x + 32 * h);
-                acc[t] = vf_fma(vf_from_vi(dot), vf_mul(s[h], dx), acc[t]);
-                if (form_has_min(form)) acc[t] = vf_fma(m[h], vf_bcast(x + 96 + 32 * h), acc[t]);
-            }
+        TD_UNROLL
+        for (int h = 0; h < 8 / n; h++) {
+            vi dot = vi_dot(v + 4 * h, q + 16 * h, n, form_bits(form), form_zero_log2(form), row_sum8(form, d, x, h));
+            acc[t] = add_scaled(acc[t], form, dot, s[h], m + h, d, x, h);
         }
     }
 }

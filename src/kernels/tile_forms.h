@@ -240,4 +240,18 @@ TD_INLINE void load_sub(vb v[8], vf s[2], vf m[2], int form, const uint8_t *w, c
     unpack(v, form, w, j, r);
 }
 
+/* ---- a sub-block of 32 values (h 0), or half h of one where scales change every 16, meets one row of activations:
+ * d, x are that row's, as in td_tile_args ---- */
+
+/* What vi_dot_start wants of the row. */
+TD_INLINE const uint8_t *row_sum8(int form, const uint8_t *d, const uint8_t *x, int h) {
+    return form_halves(form) ? x + 32 * h : d + 32;
+}
+
+/* acc + the dot product by both scales, + the minimum by the row's sum (*m: read where the form has one). */
+TD_INLINE vf add_scaled(vf acc, int form, vi dot, vf s, const vf *m, const uint8_t *d, const uint8_t *x, int h) {
+    acc = vf_fma(vf_from_vi(dot), vf_mul(s, vf_bcast(d)), acc);
+    return form_has_min(form) ? vf_fma(*m, vf_bcast(x + (form_halves(form) ? 96 + 32 * h : 64)), acc) : acc;
+}
+
 #endif
