@@ -271,8 +271,9 @@ void td_matmul(const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, const
         return;
     }
     int64_t chunk = chunk_blocks(&v, m->k, n_tok);
-    int64_t fit = (int64_t)(L2_BYTES / ((size_t)chunk * v.block_bytes)), step = !direct(m) ? 1 : fit < 1 ? 1 : fit;
-    if (n_tok <= TD_PANEL) step = direct(m) ? g1 - g0 : 1;
+    int64_t step = 1;
+    if (direct(m)) step = n_tok <= TD_PANEL ? g1 - g0 : (int64_t)(L2_BYTES / ((size_t)chunk * v.block_bytes));
+    if (step < 1) step = 1;
     for (int64_t g = g0; g < g1; g += step) {
         int64_t end = g + step < g1 ? g + step : g1;
         const uint8_t *group = direct(m) ? NULL : group_at(m, expert, g, scratch);
