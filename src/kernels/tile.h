@@ -43,12 +43,12 @@ TD_INLINE lane_ptrs lane_at(lane_ptrs l, int j) {
 
 /* acc[t] += sub-block: codes v (eight lines), scales s, minima m, activations l. */
 TD_INLINE void mul_add(vf *acc, int form, int T, const vb v[8], const vf s[2], const vf m[2], lane_ptrs l) {
-    const int n = form_halves(form) ? 4 : 8;
+    const int halves = form_halves(form) ? 2 : 1, n = form_halves(form) ? 4 : 8;
     TD_UNROLL
     for (int t = 0; t < T; t++) {
         const uint8_t *q = l.q + 32 * t, *d = l.d + 4 * t, *x = l.x + 4 * t;
         TD_UNROLL
-        for (int h = 0; h < 8 / n; h++) {
+        for (int h = 0; h < halves; h++) {
             vi dot = vi_dot(v + 4 * h, q + 16 * h, n, form_bits(form), form_zero_log2(form), row_sum8(form, d, x, h));
             acc[t] = add_scaled(acc[t], form, dot, s[h], m + h, d, x, h);
         }
