@@ -269,10 +269,11 @@ typedef struct td_stage {
 } td_stage;
 
 typedef struct td_measured {
-    int64_t ns[64];      /* [min(n_reps, 64)] */
-    uint64_t step_bytes; /* weight bytes of one decode step */
-    uint64_t token_macs; /* multiply-adds with weights of one prompt token: without the head */
-    uint64_t barriers;   /* thread barriers of the last run */
+    int64_t ns[64];       /* [min(n_reps, 64)] */
+    uint64_t step_bytes;  /* weight bytes of one decode step */
+    uint64_t token_macs;  /* multiply-adds with weights of a prompt token, which ends with its last keys and values */
+    uint64_t result_macs; /* of a token whose result is wanted, as a prompt's last: all layers, without the head */
+    uint64_t barriers;    /* thread barriers of the last run */
     td_stage stages[16];
     int n_stages;
 } td_measured;

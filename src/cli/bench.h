@@ -22,11 +22,11 @@ typedef struct bench_row {
     double cost;                          /* verify: T(k) / T(1); draft: share of a decode step */
     int64_t ns[BENCH_MAX_REPS];           /* per repetition */
     int n_reps;
-    int n_tokens;        /* per repetition */
-    uint64_t step_bytes; /* weights of one decode step */
-    uint64_t token_macs; /* of one prompt token */
-    uint64_t barriers;   /* of one repetition */
-    double limit_share;  /* of the machine's own limit: bandwidth for decode, 8-bit peak for prefill; 0 unknown */
+    int n_tokens;                     /* per repetition */
+    uint64_t step_bytes;              /* weights of one decode step */
+    uint64_t token_macs, result_macs; /* as in td_measured */
+    uint64_t barriers;                /* of one repetition */
+    double limit_share; /* of the machine's own limit: bandwidth for decode, 8-bit peak for prefill; 0 unknown */
     char time[32];
 } bench_row;
 

@@ -287,6 +287,7 @@ static bool measure(bench *b, td_measure_kind kind, int n, int depth, int slots,
     memcpy(r->ns, m.ns, sizeof m.ns);
     r->step_bytes = m.step_bytes;
     r->token_macs = m.token_macs;
+    r->result_macs = m.result_macs;
     r->barriers = m.barriers;
     r->n_tokens = n * (slots > 0 ? slots : 1);
     print_stages(b, &m);
@@ -322,7 +323,8 @@ static void prefill_test(bench *b, int n, int depth) {
     if (!measure(b, TD_MEASURE_PREFILL, n, depth, 1, &r)) return;
     double ns = median_ns(&r), read, macs; /* attention is left out: the share is of the work with weights */
     limits_around(b, &read, &macs);
-    if (macs > 0 && ns > 0) r.limit_share = (double)r.token_macs * n / (ns * 1e-9) / macs;
+    if (macs > 0 && ns > 0)
+        r.limit_share = ((double)r.token_macs * (n - 1) + (double)r.result_macs) / (ns * 1e-9) / macs;
     print_row(b, &r);
 }
 

@@ -145,6 +145,7 @@ static td_status run_measure(td_engine *e, void *arg, td_error *err) {
     td_model_memory use = td_model_memory_use(e->model);
     c->out->step_bytes = use.step_bytes;
     c->out->token_macs = use.token_macs;
+    c->out->result_macs = use.result_macs;
     return status;
 }
 

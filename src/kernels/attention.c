@@ -237,16 +237,9 @@ static uint32_t units_of(const td_attn_plan *p, const row_tile *t) {
     return n * p->n_part;
 }
 
-td_status td_attn_plan_set(td_attn_plan *p, uint32_t n_head, uint32_t n_kv, const td_attn_row *rows, uint32_t n_rows,
-                           td_error *err) {
+/* Tiles and units of the rows. */
+static void plan_rows(td_attn_plan *p) {
     p->n_units = p->n_merges = 0;
-    if (n_rows > p->max_rows || n_head > p->max_heads || n_kv == 0 || n_head == 0 || n_head % n_kv != 0)
-        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "attention: %u rows of %u heads over %u", n_rows, n_head,
-                       n_kv);
-    p->n_head = n_head;
-    p->n_kv = n_kv;
-    p->n_rows = n_rows;
-    if (n_rows) memcpy(p->rows, rows, n_rows * sizeof *rows);
     group_heads(p, TILE_ROWS);
     while (p->n_group > 1 && idle_threads(p)) group_heads(p, p->n_group / 2);
     uint64_t work = 0;
@@ -269,7 +262,26 @@ td_status td_attn_plan_set(td_attn_plan *p, uint32_t n_head, uint32_t n_kv, cons
         if (t->level) left -= units_of(p, t);
         make_units(p, i);
     }
+}
+
+td_status td_attn_plan_set(td_attn_plan *p, uint32_t n_head, uint32_t n_kv, const td_attn_row *rows, uint32_t n_rows,
+                           td_error *err) {
+    p->n_rows = p->n_units = p->n_merges = 0;
+    if (n_rows > p->max_rows || n_head > p->max_heads || n_kv == 0 || n_head == 0 || n_head % n_kv != 0)
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "attention: %u rows of %u heads over %u", n_rows, n_head,
+                       n_kv);
+    p->n_head = n_head;
+    p->n_kv = n_kv;
+    p->n_rows = n_rows;
+    if (n_rows) memcpy(p->rows, rows, n_rows * sizeof *rows);
+    plan_rows(p);
     return TD_OK;
+}
+
+void td_attn_plan_first(td_attn_plan *p, uint32_t n_rows) {
+    if (n_rows >= p->n_rows) return;
+    p->n_rows = n_rows;
+    plan_rows(p);
 }
 
 uint32_t td_attn_units(const td_attn_plan *p) {

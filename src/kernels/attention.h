@@ -105,6 +105,8 @@ size_t td_attn_plan_bytes(const td_attn_plan *p);
 /* The rows are copied. n_head must be a multiple of n_kv; head h reads KV head h / (n_head / n_kv). */
 td_status td_attn_plan_set(td_attn_plan *p, uint32_t n_head, uint32_t n_kv, const td_attn_row *rows, uint32_t n_rows,
                            td_error *err);
+/* From here on for the first n_rows of them only, at most as many as were set. */
+void td_attn_plan_first(td_attn_plan *p, uint32_t n_rows);
 uint32_t td_attn_units(const td_attn_plan *p);
 uint32_t td_attn_merges(const td_attn_plan *p);
 void td_attn_unit(td_attn_plan *p, const td_attn_call *c, uint32_t i, int ith);

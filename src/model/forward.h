@@ -113,10 +113,11 @@ struct td_workspace {
     int max_out, max_hidden;
     float *logits, *hidden;                   /* [max_out][n_vocab], [max_hidden][d_model] */
     int32_t *logits_at, *hidden_at, *best_at; /* [max_rows] place of a row's result, -1: none */
-    int32_t *pos, *slot;                      /* [max_rows] of the rows */
-    int32_t *out_row; /* [max_rows] rows that go through the head: logits rows first, then arg-max rows */
-    td_best *best;    /* [max_rows] */
-    int n_rows, n_logits, n_best, n_hidden; /* of the last step */
+    int32_t *order;      /* [max_rows] the step's rows in the order they are computed: those that want a result first */
+    int32_t *pos, *slot; /* [max_rows] of the rows, in that order */
+    int32_t *out_row;    /* [max_rows] rows, in that order, that go through the head: logits rows, then arg-max rows */
+    td_best *best;       /* [max_rows] */
+    int n_rows, n_live, n_logits, n_best, n_hidden; /* of the last step; n_live: rows that want a result */
     td_clock_stages clock;
     td_importances *importances; /* of the target; NULL: not collected */
     uint64_t n_bytes;
@@ -124,6 +125,8 @@ struct td_workspace {
 
 /* Plans the attention of every kind of layer for the rows in b->att_rows, which the caller has set. */
 td_status td_bufs_plan(td_bufs *b, int n_rows, td_error *err);
+/* Plans it again for the first n_rows of them. */
+void td_bufs_plan_first(td_bufs *b, int n_rows);
 
 /* ---- one thread's view ---- */
 
@@ -138,13 +141,17 @@ typedef struct td_team {
     td_clock_stages *clock;
     const int32_t *pos, *slot; /* [n_rows] */
     int n_rows;
+    int n_live; /* the first rows: those that want a result, see td_layers_run */
     bool own;   /* light work: all rows in own memory */
     int r0, r1; /* rows of light work */
     float *x;   /* residual stream: own or shared */
     uint8_t *in, *mid, *rt, *out;
 } td_team;
 
+/* All of the n_rows want a result, until the caller sets n_live. */
 void td_team_init(td_team *t, td_pool *pool, int ith, int nth, const td_net *net, td_bufs *b, int n_rows);
+/* Only the first n_rows stay. Between two barriers, the attention's plan as yet unchanged. */
+void td_team_keep(td_team *t, int n_rows);
 /* Index of a row's first value. */
 static inline size_t td_at(int row, int64_t width) {
     return (size_t)row * (size_t)width;
@@ -160,17 +167,19 @@ bool td_part(int64_t begin, int64_t end, int64_t at, int64_t n, int64_t *a, int6
 /* How many units to take at once: some pieces per thread, so that a slow core does not hold the stage. */
 int64_t td_grain(const td_team *t, int64_t n_units);
 
-typedef struct td_product { /* y = W x for all rows */
+typedef struct td_product { /* y = W x for the first n_rows */
     const td_matrix *m;
     const td_acts *a;
+    int n_rows;
     float *y;
     int64_t ldy;
 } td_product;
 /* All products of one stage, without the barrier. */
 void td_matmuls(const td_team *t, const td_product *products, int n);
 
-/* All decoder layers on t->x. */
-void td_layers_run(td_team *t);
+/* All decoder layers on t->x. A row whose result nobody wants (most rows of a prompt) is there for its keys and values:
+ * it leaves when the last layer that stores some has stored them. False: no row was left, all is done. */
+bool td_layers_run(td_team *t);
 /* Steps 8 to 8h of the MoE layer, from t->x: leaves the dense branch in b->y and the experts' sum in b->y2. */
 void td_experts_run(td_team *t, int l);
 

@@ -12,6 +12,11 @@ static uint32_t parts_of(const td_matrix *a, const td_matrix *b, const td_matrix
     return td_matrix_acts(a) | (b && b->n_rows ? td_matrix_acts(b) : 0) | (c && c->n_rows ? td_matrix_acts(c) : 0);
 }
 
+/* Rows that query in layer l: after the last layer that stores keys and values only those that want a result. */
+static int n_query(const td_team *t, int l) {
+    return l + 1 < t->net->shape.n_layer_kv ? t->n_rows : t->n_live;
+}
+
 /* 1, 2, 3: one stage of products for queries, keys and values. */
 static void project(td_team *t, int l) {
     const td_layer *w = &t->net->layers[l];
@@ -21,10 +26,10 @@ static void project(td_team *t, int l) {
     for (int r = t->r0; r < t->r1; r++) td_acts_norm(&in, r, t->x + td_at(r, d), w->attn_norm, t->net->shape.eps);
     td_team_rows_done(t);
     td_team_watch(t, l, TD_SITE_QKV, &in);
-    td_product products[3] = {{&w->q, &in, b->q, w->q.n_rows}};
+    td_product products[3] = {{&w->q, &in, n_query(t, l), b->q, w->q.n_rows}};
     int n = 1;
-    if (present(&w->k)) products[n++] = (td_product){&w->k, &in, b->k, w->k.n_rows};
-    if (present(&w->v)) products[n++] = (td_product){&w->v, &in, b->v, w->v.n_rows};
+    if (present(&w->k)) products[n++] = (td_product){&w->k, &in, t->n_rows, b->k, w->k.n_rows};
+    if (present(&w->v)) products[n++] = (td_product){&w->v, &in, t->n_rows, b->v, w->v.n_rows};
     td_matmuls(t, products, n);
     td_team_barrier(t, TD_STAGE_QKV);
 }
@@ -65,14 +70,14 @@ static const float *rotate(td_team *t, int l) {
         return t->mem->q;
     }
     /* Units: per row its keys and values, then its query heads by fours. */
-    int per = 4, n_parts = 1 + (y->n_head + per - 1) / per;
+    int per = 4, n_parts = 1 + (y->n_head + per - 1) / per, n_rows = n_query(t, l);
     int64_t n = (int64_t)t->n_rows * n_parts, grain = t->own ? 1 : n_parts;
     while (td_pool_take(t->pool, n, grain, &begin, &end)) {
         for (int64_t i = begin; i < end; i++) {
             int row = (int)(i / n_parts), head = ((int)(i % n_parts) - 1) * per;
-            if (head >= 0)
+            if (head >= 0 && row < n_rows)
                 rotate_q(t, l, t->b->q + td_at(row, n_q), row, head, y->n_head - head < per ? y->n_head - head : per);
-            else if (stores)
+            else if (head < 0 && stores)
                 store_row(t, l, row);
         }
     }
@@ -105,7 +110,7 @@ static void project_out(td_team *t, int l) {
         t->kn->acts_set(&out, r, t->b->att + td_at(r, n_q), NULL, 1.0f, 0, out.n_blocks);
     td_team_rows_done(t);
     td_team_watch(t, l, TD_SITE_OUT, &out);
-    td_product product = {&w->o, &out, t->b->y, w->o.n_rows};
+    td_product product = {&w->o, &out, t->n_rows, t->b->y, w->o.n_rows};
     td_matmuls(t, &product, 1);
     td_team_barrier(t, TD_STAGE_OUT);
 }
@@ -128,7 +133,7 @@ static void ffn(td_team *t, int l) {
         td_matmul_glu(&w->gate, &w->up, 0, begin, end, &in, 0, t->n_rows, &ff, 0, t->mem->scratch);
     td_team_barrier(t, TD_STAGE_UP);
     td_team_watch(t, l, TD_SITE_DOWN, &ff);
-    td_product product = {&w->down, &ff, t->b->y, w->down.n_rows};
+    td_product product = {&w->down, &ff, t->n_rows, t->b->y, w->down.n_rows};
     td_matmuls(t, &product, 1);
     td_team_barrier(t, TD_STAGE_DOWN);
 }
@@ -170,18 +175,22 @@ static void per_layer(td_team *t, int l) {
     }
     td_team_barrier(t, TD_STAGE_PLE);
     td_team_watch(t, l, TD_SITE_PLE_PROJ, &pl);
-    td_product product = {&w->ple_proj, &pl, t->b->y, d};
+    td_product product = {&w->ple_proj, &pl, t->n_rows, t->b->y, d};
     td_matmuls(t, &product, 1);
     td_team_barrier(t, TD_STAGE_PLE);
     for (int r = t->r0; r < t->r1; r++)
         t->kn->rmsnorm_add(t->x + td_at(r, d), t->b->y + td_at(r, d), w->ple_norm, d, s->eps, w->scale);
 }
 
-void td_layers_run(td_team *t) {
+bool td_layers_run(td_team *t) {
     const td_shape *s = &t->net->shape;
     for (int l = 0; l < s->n_layer; l++) {
         project(t, l);
         const float *q = rotate(t, l);
+        if (l + 1 == s->n_layer_kv && t->n_live < t->n_rows) {
+            if (t->n_live == 0) return false;
+            td_team_keep(t, t->n_live);
+        }
         attend(t, l, q);
         project_out(t, l);
         if (s->layers[l].moe)
@@ -191,4 +200,5 @@ void td_layers_run(td_team *t) {
         join(t, l, s->d_ple ? 1.0f : t->net->layers[l].scale);
         if (s->d_ple) per_layer(t, l);
     }
+    return true;
 }

@@ -108,14 +108,31 @@ static uint64_t layer_bytes(const td_net *net) {
     return n;
 }
 
-static uint64_t layer_macs(const td_net *net) {
+/* Multiply-adds of one row with a matrix, experts as the chosen ones. */
+static uint64_t matrix_macs(const td_net *net, const td_matrix *m) {
+    return (uint64_t)m->n_rows * (uint64_t)m->k * (uint64_t)(m->n_expert > 1 ? net->shape.n_expert_used : 1);
+}
+
+static uint64_t layer_macs(const td_net *net, const td_layer *w) {
+    const td_matrix *all[] = {&w->q,         &w->k,        &w->v,       &w->o,         &w->gate,
+                              &w->up,        &w->down,     &w->router,  &w->gate_exps, &w->up_exps,
+                              &w->down_exps, &w->ple_gate, &w->ple_proj};
     uint64_t n = 0;
-    for (int i = 0; i < net->pack.n_items; i++) {
-        const td_matrix *m = net->pack.items[i].m;
-        if (m == &net->head) continue;
-        n += (uint64_t)m->n_rows * (uint64_t)m->k * (uint64_t)(m->n_expert > 1 ? net->shape.n_expert_used : 1);
-    }
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) n += matrix_macs(net, all[i]);
     return n;
+}
+
+/* Of a row that wants a result, and of one that leaves once its keys and values are stored (td_layers_run). */
+static void count_macs(const td_model *m, uint64_t *whole, uint64_t *stored) {
+    const td_net *net = &m->net;
+    const uint64_t n_layer = (uint64_t)net->shape.n_layer, before = (uint64_t)net->shape.n_layer_kv - 1;
+    const td_layer *last = &net->layers[before];
+    *whole = matrix_macs(net, &m->ple_proj);
+    *stored = *whole / n_layer * before + matrix_macs(net, &last->k) + matrix_macs(net, &last->v);
+    for (uint64_t l = 0; l < n_layer; l++) {
+        *whole += layer_macs(net, &net->layers[l]);
+        if (l < before) *stored += layer_macs(net, &net->layers[l]);
+    }
 }
 
 td_model_memory td_model_memory_use(const td_model *m) {
@@ -127,7 +144,7 @@ td_model_memory td_model_memory_use(const td_model *m) {
     if (m->embd.data != m->net.head.data) u.mapped_bytes += td_matrix_file_bytes(&m->embd);
     if (m->ple_embd.n_rows) u.mapped_bytes += td_matrix_file_bytes(&m->ple_embd);
     u.step_bytes = layer_bytes(&m->net) + m->embd.row_bytes + m->ple_embd.row_bytes;
-    u.token_macs = layer_macs(&m->net);
+    count_macs(m, &u.result_macs, &u.token_macs);
     return u;
 }
 

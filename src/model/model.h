@@ -48,7 +48,8 @@ typedef struct td_model_memory {
     uint64_t packed_bytes; /* weights held in memory of our own, or mapped from the pack cache */
     uint64_t mapped_bytes; /* weights read from the mapped file while running (embedding rows, unpacked matrices) */
     uint64_t step_bytes;   /* weight bytes one decode step touches (experts: only the chosen ones) */
-    uint64_t token_macs;   /* multiply-adds with weights of one prompt token: without the head */
+    uint64_t token_macs;   /* multiply-adds with weights of a prompt token: up to its last keys and values */
+    uint64_t result_macs;  /* of a token whose result is wanted: all layers, without the head */
     bool from_cache;       /* the packed copy came from the pack cache */
 } td_model_memory;
 td_model_memory td_model_memory_use(const td_model *m);

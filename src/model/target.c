@@ -14,8 +14,12 @@ typedef struct run {
     const td_step *step;
     td_workspace *w;
     td_pool *pool;
-    int32_t *pos, *slot; /* [n_rows] */
+    int32_t *pos, *slot; /* [n_rows] in the order of w->order */
 } run;
+
+static int32_t token_at(const run *u, int r) {
+    return u->step->rows[u->w->order[r]].token;
+}
 
 /* ---- embedding ---- */
 
@@ -25,7 +29,7 @@ static void embed(td_team *t, const run *u, const td_acts *in) {
     float scale = sqrtf((float)d);
     for (int r = t->r0; r < t->r1; r++) {
         float *x = t->x + td_at(r, d);
-        td_matrix_row(&u->m->embd, 0, u->step->rows[r].token, x, t->mem->scratch);
+        td_matrix_row(&u->m->embd, 0, token_at(u, r), x, t->mem->scratch);
         t->kn->scale(x, x, scale, d);
         if (in) t->kn->acts_set(in, r, x, NULL, 1.0f, 0, in->n_blocks);
     }
@@ -40,6 +44,11 @@ static int64_t table_run(const td_shape *s) {
     return n < s->n_layer ? n : s->n_layer;
 }
 
+/* Layers whose per-layer input row r needs: it may leave before the rest (td_layers_run). */
+static int64_t n_inputs(const td_team *t, int r) {
+    return r < t->n_live ? t->net->shape.n_layer : t->net->shape.n_layer_kv - 1;
+}
+
 /* (RMS(context) + sqrt(d_ple) * table) / sqrt 2, per layer's slice. */
 static void per_layer_inputs(td_team *t, const run *u) {
     const td_shape *s = &t->net->shape;
@@ -50,9 +59,10 @@ static void per_layer_inputs(td_team *t, const run *u) {
         for (int64_t i = begin; i < end; i++) {
             int row = (int)(i / runs);
             int64_t l0 = i % runs * per, l1 = l0 + per < s->n_layer ? l0 + per : s->n_layer;
+            if (l0 >= n_inputs(t, row)) continue;
             float *c = t->b->ple + td_at(row, n) + (size_t)(l0 * p);
-            td_matrix_row_slice(&u->m->ple_embd, 0, u->step->rows[row].token, l0 * p, (l1 - l0) * p, table,
-                                t->mem->scratch);
+            td_matrix_row_slice(&u->m->ple_embd, 0, token_at(u, row), l0 * p, (l1 - l0) * p, table, t->mem->scratch);
+            if (l1 > n_inputs(t, row)) l1 = n_inputs(t, row);
             t->kn->scale(table, table, root, (l1 - l0) * p);
             t->kn->scale(c, c, inv, (l1 - l0) * p);
             for (int64_t l = 0; l < l1 - l0; l++) t->kn->rmsnorm(c + l * p, c + l * p, u->m->ple_norm, p, s->eps);
@@ -60,6 +70,18 @@ static void per_layer_inputs(td_team *t, const run *u) {
         }
     }
     td_team_barrier(t, TD_STAGE_EMBED);
+}
+
+/* Groups [g0, g1) of the per-layer inputs' context projection: of the layers that rows may leave before, only for those
+ * that stay. */
+static void project_inputs(const td_team *t, const run *u, const td_acts *in, int64_t g0, int64_t g1) {
+    const td_shape *s = &t->net->shape;
+    int64_t ldy = (int64_t)s->n_layer * s->d_ple, cut = (n_inputs(t, t->n_rows) * s->d_ple + TD_GROUP - 1) / TD_GROUP;
+    int64_t a, b;
+    if (td_part(g0, g1, 0, cut, &a, &b))
+        td_matmul(&u->m->ple_proj, 0, a, b, in, 0, t->n_rows, t->b->ple, ldy, t->mem->scratch);
+    if (td_part(g0, g1, cut, u->m->ple_proj.n_groups - cut, &a, &b) && t->n_live)
+        td_matmul(&u->m->ple_proj, 0, cut + a, cut + b, in, 0, t->n_live, t->b->ple, ldy, t->mem->scratch);
 }
 
 /* Angles and the per-layer inputs' context projection in one stage; then the sum with the table. */
@@ -76,8 +98,7 @@ static void input_stage(td_team *t, const run *u) {
             continue;
         }
         int64_t g1 = (begin + 1) * unit < n_groups ? (begin + 1) * unit : n_groups;
-        td_matmul(&u->m->ple_proj, 0, begin * unit, g1, &in, 0, t->n_rows, t->b->ple, (int64_t)s->n_layer * s->d_ple,
-                  t->mem->scratch);
+        project_inputs(t, u, &in, begin * unit, g1);
     }
     td_team_barrier(t, TD_STAGE_EMBED);
     if (ple) per_layer_inputs(t, u);
@@ -96,9 +117,11 @@ static void final_norm(td_team *t, const run *u, const td_acts *in) {
     const td_shape *s = &t->net->shape;
     int64_t d = s->d_model;
     int n_out = w->n_logits + w->n_best, begin = t->own ? 0 : t->r0, end = t->own ? t->n_rows : t->r1;
-    for (int r = begin; r < end; r++)
-        if (w->hidden_at[r] >= 0 && (!t->own || t->ith == 0))
-            t->kn->rmsnorm(w->hidden + td_at(w->hidden_at[r], d), t->x + td_at(r, d), t->net->output_norm, d, s->eps);
+    for (int r = begin; r < end; r++) {
+        int32_t at = w->hidden_at[w->order[r]];
+        if (at >= 0 && (!t->own || t->ith == 0))
+            t->kn->rmsnorm(w->hidden + td_at(at, d), t->x + td_at(r, d), t->net->output_norm, d, s->eps);
+    }
     if (!t->own) { /* rows that others hold: visible after the last layer's barrier and this one */
         int64_t o0, o1;
         td_pool_barrier(t->pool, t->ith);
@@ -147,11 +170,11 @@ static void head(td_team *t, const run *u) {
 
 /* Weight bytes of each stage of one step, experts as the chosen ones: what `tandem bench --stages` sets times against.
  */
-static void count_bytes(td_clock_stages *c, const td_model *m, bool with_head) {
+static void count_bytes(td_clock_stages *c, const td_model *m, int n_layer, bool with_head) {
     const td_net *net = &m->net;
     uint64_t *n = c->n_bytes, used = (uint64_t)net->shape.n_expert_used;
     n[TD_STAGE_EMBED] += m->embd.row_bytes + m->ple_embd.row_bytes + td_matrix_file_bytes(&m->ple_proj);
-    for (int l = 0; l < net->shape.n_layer; l++) {
+    for (int l = 0; l < n_layer; l++) {
         const td_layer *w = &net->layers[l];
         n[TD_STAGE_QKV] += td_matrix_file_bytes(&w->q) + td_matrix_file_bytes(&w->k) + td_matrix_file_bytes(&w->v);
         n[TD_STAGE_OUT] += td_matrix_file_bytes(&w->o);
@@ -172,10 +195,12 @@ static void step_thread(void *arg, int ith, int nth) {
     td_team t = {.kv = u->kv, .pos = u->pos, .slot = u->slot, .clock = &w->clock};
     td_alloc_guard_enter();
     td_team_init(&t, u->pool, ith, nth, &u->m->net, &w->target, u->step->n_rows);
+    t.n_live = w->n_live;
     input_stage(&t, u);
-    td_layers_run(&t);
-    if (ith == 0 && w->clock.on) count_bytes(&w->clock, u->m, w->n_logits + w->n_best > 0);
-    if (w->n_logits + w->n_best + w->n_hidden > 0) head(&t, u);
+    bool any = td_layers_run(&t);
+    if (ith == 0 && w->clock.on)
+        count_bytes(&w->clock, u->m, any ? t.net->shape.n_layer : t.net->shape.n_layer_kv, w->n_logits + w->n_best > 0);
+    if (any && w->n_logits + w->n_best + w->n_hidden > 0) head(&t, u);
     td_alloc_guard_leave();
 }
 
@@ -205,18 +230,34 @@ static td_status check_rows(const run *u, td_error *err) {
         w->logits_at[i] = r->flags & TD_ROW_LOGITS ? w->n_logits++ : -1;
         w->best_at[i] = r->flags & TD_ROW_ARGMAX ? w->n_best++ : -1;
         w->hidden_at[i] = r->flags & TD_ROW_HIDDEN ? w->n_hidden++ : -1;
-        u->pos[i] = r->pos;
-        u->slot[i] = r->slot;
     }
     if (w->n_logits > w->max_out || w->n_hidden > w->max_hidden)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
                        "%d logits rows and %d hidden rows in a step: at most %d and %d are reserved", w->n_logits,
                        w->n_hidden, w->max_out, w->max_hidden);
-    for (int i = 0; i < step->n_rows; i++) {
-        if (w->logits_at[i] >= 0) w->out_row[w->logits_at[i]] = i;
-        if (w->best_at[i] >= 0) w->out_row[w->n_logits + w->best_at[i]] = i;
-    }
     return TD_OK;
+}
+
+static bool wants_result(const run *u, int i) {
+    return u->step->rows[i].flags || u->w->importances; /* which count every row in every layer */
+}
+
+/* The order in which the rows are computed: those that want a result first, so that the rest can leave. */
+static void order_rows(const run *u) {
+    td_workspace *w = u->w;
+    int n = 0, n_rows = u->step->n_rows;
+    for (int i = 0; i < n_rows; i++)
+        if (wants_result(u, i)) w->order[n++] = i;
+    w->n_live = n;
+    for (int i = 0; i < n_rows; i++)
+        if (!wants_result(u, i)) w->order[n++] = i;
+    for (int r = 0; r < n_rows; r++) {
+        int i = w->order[r];
+        u->pos[r] = u->step->rows[i].pos;
+        u->slot[r] = u->step->rows[i].slot;
+        if (w->logits_at[i] >= 0) w->out_row[w->logits_at[i]] = r;
+        if (w->best_at[i] >= 0) w->out_row[w->n_logits + w->best_at[i]] = r;
+    }
 }
 
 /* Rows of slot `slot` from row i: their number. */
@@ -253,7 +294,9 @@ td_status td_target_forward(const td_model *m, td_kv *kv, const td_step *step, t
                             td_error *err) {
     run u = {.m = m, .kv = kv, .step = step, .w = w, .pool = pool, .pos = w->pos, .slot = w->slot};
     td_status st = check_rows(&u, err);
-    if (!st) st = reserve(&u, err);
+    if (st) return st;
+    order_rows(&u);
+    st = reserve(&u, err);
     if (st) return st;
     if (w->clock.on) w->clock.last_ns = td_clock_ns();
     td_pool_run(pool, step_thread, &u);

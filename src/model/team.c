@@ -5,16 +5,11 @@
 
 #include <string.h>
 
-void td_team_init(td_team *t, td_pool *pool, int ith, int nth, const td_net *net, td_bufs *b, int n_rows) {
-    td_thread_mem *m = &b->thread[ith];
-    t->pool = pool;
-    t->ith = ith;
-    t->nth = nth;
-    t->kn = td_kernels_get();
-    t->net = net;
-    t->b = b;
-    t->mem = m;
-    t->n_rows = n_rows;
+/* Whose memory the light work on n_rows uses, and which of them are this thread's. */
+static void divide_rows(td_team *t, int n_rows) {
+    const td_bufs *b = t->b;
+    const td_thread_mem *m = t->mem;
+    t->n_rows = t->n_live = n_rows;
     t->own = n_rows <= TD_OWN_ROWS;
     t->r0 = 0;
     t->r1 = n_rows;
@@ -25,10 +20,29 @@ void td_team_init(td_team *t, td_pool *pool, int ith, int nth, const td_net *net
     t->out = t->own ? m->out : b->out;
     if (!t->own) { /* whole panels of activations, so that two threads do not write one line */
         int64_t begin, end;
-        td_pool_span(n_rows, TD_PANEL, ith, nth, &begin, &end);
+        td_pool_span(n_rows, TD_PANEL, t->ith, t->nth, &begin, &end);
         t->r0 = (int)begin;
         t->r1 = (int)end;
     }
+}
+
+void td_team_init(td_team *t, td_pool *pool, int ith, int nth, const td_net *net, td_bufs *b, int n_rows) {
+    t->pool = pool;
+    t->ith = ith;
+    t->nth = nth;
+    t->kn = td_kernels_get();
+    t->net = net;
+    t->b = b;
+    t->mem = &b->thread[ith];
+    divide_rows(t, n_rows);
+}
+
+void td_team_keep(td_team *t, int n_rows) {
+    bool had_own = t->own;
+    divide_rows(t, n_rows);
+    if (t->own && !had_own) memcpy(t->x, t->b->x, td_at(n_rows, t->net->shape.d_model) * sizeof *t->x);
+    if (t->ith == 0) td_bufs_plan_first(t->b, n_rows);
+    td_pool_barrier(t->pool, t->ith);
 }
 
 void td_team_angles(const td_team *t, int64_t i) {
@@ -72,7 +86,7 @@ void td_matmuls(const td_team *t, const td_product *products, int n) {
         for (int i = 0; i < n; i++) {
             const td_product *p = &products[i];
             if (td_part(begin, end, at, p->m->n_groups, &a, &b))
-                td_matmul(p->m, 0, a, b, p->a, 0, t->n_rows, p->y, p->ldy, t->mem->scratch);
+                td_matmul(p->m, 0, a, b, p->a, 0, p->n_rows, p->y, p->ldy, t->mem->scratch);
             at += p->m->n_groups;
         }
     }

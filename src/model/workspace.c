@@ -215,6 +215,10 @@ td_status td_bufs_plan(td_bufs *b, int n_rows, td_error *err) {
     return st;
 }
 
+void td_bufs_plan_first(td_bufs *b, int n_rows) {
+    for (int k = 0; k < b->n_kinds; k++) td_attn_plan_first(b->kind[k].plan, (uint32_t)n_rows);
+}
+
 /* ---- workspace ---- */
 
 static td_status reserve_results(td_workspace *w, td_error *err) {
@@ -228,12 +232,13 @@ static td_status reserve_results(td_workspace *w, td_error *err) {
     w->hidden_at = td_calloc(rows, sizeof *w->hidden_at);
     w->best_at = td_calloc(rows, sizeof *w->best_at);
     w->out_row = td_calloc(rows, sizeof *w->out_row);
+    w->order = td_calloc(rows, sizeof *w->order);
     size_t any = max_size(rows, (size_t)w->draft.max_rows); /* rows of either network */
     w->pos = td_calloc(any, sizeof *w->pos);
     w->slot = td_calloc(any, sizeof *w->slot);
     w->best = td_calloc(rows, sizeof *w->best);
     if ((!w->logits && w->max_out) || !w->hidden || !w->logits_at || !w->hidden_at || !w->best_at || !w->out_row ||
-        !w->pos || !w->slot || !w->best)
+        !w->order || !w->pos || !w->slot || !w->best)
         return td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for the results of %d rows", w->max_out);
     w->n_bytes += n_logits + n_hidden;
     return TD_OK;
@@ -282,6 +287,7 @@ void td_workspace_free(td_workspace *w) {
     free(w->hidden_at);
     free(w->best_at);
     free(w->out_row);
+    free(w->order);
     free(w->pos);
     free(w->slot);
     free(w->best);

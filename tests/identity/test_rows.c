@@ -153,6 +153,35 @@ static void check_argmax(const result *f, const char *path, int chunk) {
     rig_close(&r);
 }
 
+/* Rows that want nothing leave after the last layer that stores keys and values: what the others get, and what later
+ * steps read from the cache, must not change. Two slots in a step; `every`: one row in so many wants a result. */
+static void check_unwanted(const result *f, const char *path, int chunk, int every, int n_threads) {
+    rig r;
+    rig_options o = {.target = path, .kv = TD_KV_F16, .n_slots = 2, .n_threads = n_threads};
+    td_error err = {0};
+    char what[64];
+    snprintf(what, sizeof what, "one row in %d wanted, steps of 2 x %d", every, chunk);
+    assert_true(rig_open(&r, &o));
+    for (int i = 0; i < N_TOK; i += chunk) {
+        td_row rows[2 * N_TOK];
+        int n = N_TOK - i < chunk ? N_TOK - i : chunk;
+        for (int j = 0; j < 2 * n; j++) {
+            int pos = i + j % n;
+            uint32_t flags = (pos + 1) % every == 0 ? TD_ROW_LOGITS | TD_ROW_HIDDEN : 0;
+            rows[j] = (td_row){j < n ? tokens[pos] : tokens[N_TOK - 1 - pos], pos, j / n, flags};
+        }
+        td_step step = {rows, 2 * n};
+        if (td_target_forward(r.model, r.kv, &step, r.work, r.pool, &err)) fail_msg("%s", err.text);
+        for (int j = 0; j < n; j++) {
+            if (!rows[j].flags)
+                assert_null(td_workspace_hidden(r.work, j));
+            else
+                expect_same(f, i + j, i + j + 1, td_workspace_logits(r.work, j), td_workspace_hidden(r.work, j), what);
+        }
+    }
+    rig_close(&r);
+}
+
 static void check_pack_cache(const result *f, const char *path) {
     rig r;
     rig_options o = {.target = path, .kv = TD_KV_F16, .pack_cache = ""};
@@ -197,6 +226,10 @@ static void check_file(const char *path) {
     check_company(&f, path);
     check_argmax(&f, path, 3);
     check_argmax(&f, path, 50);
+    check_unwanted(&f, path, 1, 2, 2);   /* steps of one row a slot, wanted or not */
+    check_unwanted(&f, path, 7, 3, 1);   /* several stay */
+    check_unwanted(&f, path, 20, 10, 3); /* some 40 rows become 4, which every thread holds */
+    check_unwanted(&f, path, 40, N_TOK, 2);
     rig_options plain = {.target = path, .kv = TD_KV_F16, .n_threads = 2, .no_pack = true};
     check_chunk(&f, &plain, 33, "unpacked");
     check_pack_cache(&f, path);
