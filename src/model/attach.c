@@ -169,9 +169,29 @@ static const char *check_ordered(td_drafter *d, const td_gguf_tensor **centroids
     return read_order(d, o, order, pos);
 }
 
-static td_status bind_head(td_drafter *d, td_head_kind kind, td_error *err) {
+/* A dense head is packed as a copy of 4 bits, where that is much smaller, and read itself in the file (draft_head.c).
+ */
+static td_status bind_dense(td_drafter *d, const td_drafter_options *o, td_error *err) {
+    td_net *net = &d->net;
+    const td_shape *s = &net->shape;
+    const td_gguf_tensor *t = td_gguf_tensor_find(net->gguf, "token_embd.weight");
+    td_bind b = {.name = "token_embd.weight", .n_rows = s->n_vocab, .k = s->d_model};
+    td_matrix copy = {0};
+    int least = o->screen_rows ? o->screen_rows : 32768;
+    bool fits = t && least > 0 && s->n_vocab >= least && !o->file.no_pack && s->d_model % 32 == 0;
+    if (fits && td_matrix_init(&copy, TD_TYPE_Q4_0, s->n_vocab, s->d_model, 1, err)) return err->code;
+    b.file_only = fits && 4 * t->n_bytes > 5 * (uint64_t)td_matrix_file_bytes(&copy);
+    td_status st = td_bind_matrix(net, &net->head, &b, err);
+    if (st || !b.file_only) return st;
+    d->screen = copy;
+    td_gguf_prefetch(net->gguf, t);
+    return td_pack_add(&net->pack, &d->screen, t, 0, s->n_vocab, err);
+}
+
+static td_status bind_head(td_drafter *d, const td_drafter_options *o, td_error *err) {
     td_net *net = &d->net;
     td_shape *s = &net->shape;
+    td_head_kind kind = o->head;
     const td_gguf_tensor *c = NULL;
     const int32_t *order = NULL, *pos = NULL;
     const char *why = kind == TD_HEAD_DENSE ? "it was not asked for" : check_ordered(d, &c, &order, &pos);
@@ -180,12 +200,11 @@ static td_status bind_head(td_drafter *d, td_head_kind kind, td_error *err) {
     if (why) {
         td_log(c ? TD_LOG_WARN : TD_LOG_INFO, "the assistant's ordered head is not used: %s", why);
         s->n_centroid = s->n_centroid_used = 0;
-        order = pos = NULL;
-    } else {
-        td_bind b = {.name = c->name, .n_rows = s->n_centroid, .k = s->d_model};
-        td_status st = td_bind_matrix(net, &d->centroids, &b, err);
-        if (st) return st;
+        return bind_dense(d, o, err);
     }
+    td_bind a = {.name = c->name, .n_rows = s->n_centroid, .k = s->d_model};
+    td_status st = td_bind_matrix(net, &d->centroids, &a, err);
+    if (st) return st;
     td_bind b = {.name = "token_embd.weight", .n_rows = s->n_vocab, .k = s->d_model, .row_ids = order, .row_pos = pos};
     d->order = order;
     return td_bind_matrix(net, &net->head, &b, err);
@@ -218,7 +237,7 @@ static td_attach_code load(td_drafter *d, const td_drafter_options *o, td_status
     td_attach_code code = check_pair(t->gguf, d->net.gguf, &t->shape, &d->net.shape, err);
     if (code) *st = err ? err->code : TD_ERR_MISMATCH;
     if (!code) *st = bind_projections(d, err);
-    if (!*st) *st = bind_head(d, o->head, err);
+    if (!*st) *st = bind_head(d, o, err);
     if (!*st) *st = td_pack_run(&d->net.pack, d->net.gguf, &o->file, err);
     if (*st) td_error_prefix(err, "%s", o->file.path);
     return *st && !code ? TD_ATTACH_FILE : code;
@@ -262,6 +281,10 @@ const td_gguf *td_drafter_gguf(const td_drafter *d) {
 
 bool td_drafter_is_ordered(const td_drafter *d) {
     return d->order != NULL;
+}
+
+bool td_drafter_is_screened(const td_drafter *d) {
+    return d->screen.n_rows > 0;
 }
 
 void td_attach_name(const char *name, bool attached, char *out, size_t n_bytes) {

@@ -14,11 +14,14 @@
 #include "importance.h"
 #include "weights.h"
 
+#include <math.h>
+
 enum {
     TD_OWN_ROWS = 4,
-    TD_KINDS = 8,       /* distinct (sliding, n_head, n_kv) in one network */
-    TD_TOP = 10,        /* candidates a draft's probability is measured against */
-    TD_HEAD_GROUPS = 32 /* row groups of the head per unit: 512 logits, a tile that stays in the first-level cache */
+    TD_KINDS = 8,        /* distinct (sliding, n_head, n_kv) in one network */
+    TD_TOP = 10,         /* candidates a draft's probability is measured against */
+    TD_SCREEN_KEEP = 64, /* candidates that a screened head looks at closely */
+    TD_HEAD_GROUPS = 32  /* row groups of the head per unit: 512 logits, a tile that stays in the first-level cache */
 };
 
 typedef enum td_stage {
@@ -35,10 +38,10 @@ typedef enum td_stage {
     TD_STAGE_COUNT
 } td_stage;
 
-typedef struct td_top { /* the largest values seen, best first; ties: lowest id first */
-    int n;
-    float value[TD_TOP];
-    int32_t id[TD_TOP];
+typedef struct td_top { /* the `keep` largest values seen, best first; ties: lowest id first */
+    int n, keep;
+    float value[TD_SCREEN_KEEP];
+    int32_t id[TD_SCREEN_KEEP];
 } td_top;
 
 /* The experts of a step's rows, grouped: entries [first[e], first[e + 1]) belong to expert e, rows ascending. */
@@ -63,7 +66,7 @@ typedef struct td_thread_mem {
     int32_t *pos;                 /* [n_vocab / n_centroid] */
     uint8_t *scratch;             /* of the kernels */
     td_best *best;                /* [max_rows] */
-    td_top *top;                  /* [max_rows] */
+    td_top *top, *near;           /* [max_rows] of logits, of a screened head's copy */
     td_route route;
 } td_thread_mem;
 
@@ -95,6 +98,7 @@ typedef struct td_bufs {
     float *scores;    /* [max_rows][n_centroid] */
     int32_t *chosen;  /* [max_rows][n_centroid_used] */
     float *z;         /* [max_rows][n_centroid_used * n_vocab / n_centroid] */
+    td_top *near;     /* [max_rows] candidates of a screened head */
     int turn;
     td_importances *importances; /* NULL: not collected; borrowed */
     uint32_t watched_parts;      /* of all activations, for the above */
@@ -191,5 +195,9 @@ td_acts td_team_acts(const td_team *t, uint8_t *mem, int n_rows, int64_t k, uint
  * nobody writes them. */
 void td_team_watch(const td_team *t, int layer, td_site site, const td_acts *a);
 void td_top_add(td_top *top, float value, int32_t id);
+/* Values below it are not kept. */
+static inline float td_top_least(const td_top *top) {
+    return top->n == top->keep ? top->value[top->keep - 1] : -INFINITY;
+}
 
 #endif

@@ -76,6 +76,8 @@ typedef enum td_head_kind { TD_HEAD_AUTO, TD_HEAD_DENSE, TD_HEAD_ORDERED } td_he
 typedef struct td_drafter_options {
     td_model_options file;
     td_head_kind head; /* AUTO: ordered when its tensors are there and sound, else dense with a log line */
+    int screen_rows;   /* dense heads of more than 5 bits and so many rows are packed as a 4-bit copy, whose best 64
+                        * candidates meet the file's rows; 0: 32768, -1: none. With no_pack none either */
 } td_drafter_options;
 
 /* `code` may be NULL. The drafter borrows `target`, which must outlive it. Messages name its tensors mtp.<name>. */
@@ -86,6 +88,7 @@ void td_drafter_free(td_drafter *d);
 const td_shape *td_drafter_shape(const td_drafter *d);
 const td_gguf *td_drafter_gguf(const td_drafter *d);
 bool td_drafter_is_ordered(const td_drafter *d);
+bool td_drafter_is_screened(const td_drafter *d); /* a dense head with a 4-bit copy */
 td_model_memory td_drafter_memory_use(const td_drafter *d);
 
 /* The cache of this model: fills n_layer, layer and window of `options` (kept otherwise as the caller set it) and calls
@@ -157,7 +160,8 @@ typedef struct td_draft_row {
     int32_t token;       /* the last token of the chain so far */
     int32_t pos;         /* n: positions [0, n) are in the cache; the same for all steps of a chain */
     const float *h_prev; /* [d_backbone] f32: the target's hidden row, then the h_next of the step before */
-    float *logits;       /* NULL, or [n_vocab] f32 to fill: -inf for ids that are no candidate of an ordered head */
+    float *logits;       /* NULL, or [n_vocab] f32 to fill: -inf for ids that are no candidate of an ordered or a
+                          * screened head */
 } td_draft_row;
 
 typedef struct td_draft {

@@ -73,6 +73,7 @@ typedef struct job {
     int64_t *first;     /* [n_items + 1] first unit of each item */
     atomic_int *left;   /* [n_items] units not yet done */
     atomic_ullong done; /* source bytes */
+    atomic_bool no_memory;
     uint64_t total;
 } job;
 
@@ -98,6 +99,34 @@ static int item_of(const job *j, int64_t unit) {
     return lo;
 }
 
+/* Rows of the tensor in the matrix's type; NULL: no memory. */
+static uint8_t *encode_rows(const td_pack_item *it, int64_t r0, int64_t n) {
+    const td_matrix *m = it->m;
+    size_t from = it->t->n_bytes / (size_t)it->src_rows;
+    const uint8_t *src = (const uint8_t *)it->t->data + (size_t)(it->row0 + r0) * from;
+    float *row = td_reallocarray(NULL, (size_t)m->k, sizeof *row);
+    uint8_t *out = td_reallocarray(NULL, (size_t)n, m->row_bytes);
+    for (int64_t i = 0; row && out && i < n; i++) {
+        it->t->type->decode(src + (size_t)i * from, row, m->k);
+        m->type->encode(row, out + (size_t)i * m->row_bytes, m->k, 1, NULL);
+    }
+    if (!row) {
+        free(out);
+        out = NULL;
+    }
+    free(row);
+    return out;
+}
+
+static void pack_encoded(job *j, const td_pack_item *it, uint8_t *dst, int64_t r0, int64_t n) {
+    uint8_t *rows = encode_rows(it, r0, n);
+    if (rows)
+        td_matrix_pack(it->m, dst, 0, r0, n, rows);
+    else
+        atomic_store(&j->no_memory, true);
+    free(rows);
+}
+
 static void pack_unit(void *arg, int64_t unit) {
     job *j = arg;
     int i = item_of(j, unit);
@@ -109,7 +138,9 @@ static void pack_unit(void *arg, int64_t unit) {
     const uint8_t *expert = (const uint8_t *)it->t->data + (size_t)(e * it->src_rows + it->row0) * m->row_bytes;
     if (u == 0 && i + 1 < j->p->n_items) td_gguf_prefetch(j->g, it[1].t);
     uint8_t *dst = j->p->memory + it->offset;
-    if (m->row_ids)
+    if (m->type != it->t->type)
+        pack_encoded(j, it, dst, r0, n);
+    else if (m->row_ids)
         td_matrix_pack_ordered(m, dst, e, r0, n, expert);
     else
         td_matrix_pack(m, dst, e, r0, n, expert + (size_t)r0 * m->row_bytes);
@@ -127,6 +158,7 @@ static td_status pack_all(td_pack *p, const td_gguf *g, const td_model_options *
     job j = {.p = p, .g = g, .o = o};
     td_status st = TD_OK;
     atomic_init(&j.done, 0);
+    atomic_init(&j.no_memory, false);
     j.first = td_calloc((size_t)p->n_items + 1, sizeof *j.first);
     j.left = td_calloc((size_t)p->n_items + 1, sizeof *j.left);
     for (int i = 0; j.first && j.left && i < p->n_items; i++) {
@@ -138,7 +170,8 @@ static td_status pack_all(td_pack *p, const td_gguf *g, const td_model_options *
     if (j.first && j.left)
         td_pack_parallel(o->pool, j.first[p->n_items], pack_unit, report, &j);
     else
-        st = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory to load the model");
+        atomic_store(&j.no_memory, true);
+    if (atomic_load(&j.no_memory)) st = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory to load the model");
     report(&j);
     free(j.first);
     free(j.left);

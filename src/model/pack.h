@@ -11,10 +11,10 @@
 #include "model.h"
 
 typedef struct td_pack_item {
-    td_matrix *m; /* stays where it is until td_pack_free */
-    const td_gguf_tensor *t;
-    int64_t row0, src_rows; /* first row, and rows per expert in the tensor */
-    uint64_t offset;        /* in the packed block */
+    td_matrix *m;            /* stays where it is until td_pack_free */
+    const td_gguf_tensor *t; /* of m's type, or of one that is encoded again */
+    int64_t row0, src_rows;  /* first row, and rows per expert in the tensor */
+    uint64_t offset;         /* in the packed block */
 } td_pack_item;
 
 typedef struct td_pack {
@@ -26,7 +26,8 @@ typedef struct td_pack {
     bool from_cache;
 } td_pack;
 
-/* Registers rows [row0, row0 + m->n_rows) of each of the tensor's experts (src_rows rows each). */
+/* Registers rows [row0, row0 + m->n_rows) of each of the tensor's experts (src_rows rows each). A matrix of another
+ * type than the tensor has no row_ids and one expert, and cannot be bound to the file (no_pack). */
 td_status td_pack_add(td_pack *p, td_matrix *m, const td_gguf_tensor *t, int64_t row0, int64_t src_rows, td_error *err);
 /* Binds every matrix that was added: packs, or maps the cache, or binds the file's rows when o->no_pack. */
 td_status td_pack_run(td_pack *p, const td_gguf *g, const td_model_options *o, td_error *err);

@@ -68,6 +68,7 @@ static void identity(const td_pack *p, const td_gguf *g, uint64_t id[2]) {
         const td_pack_item *it = &p->items[i];
         size_t n = it->t->n_bytes < SAMPLE ? it->t->n_bytes : SAMPLE;
         c = hash_string(mix(mix(c, it->offset), (uint64_t)it->row0), it->t->name);
+        if (it->m->type != it->t->type) c = mix(c, (uint64_t)it->m->type->id);
         c = hash_bytes(c, it->t->data, n);
         c = hash_bytes(c, (const uint8_t *)it->t->data + (it->t->n_bytes - n) / 2, n);
         if (it->m->row_ids) c = hash_bytes(c, it->m->row_ids, (size_t)it->m->n_rows * sizeof *it->m->row_ids);

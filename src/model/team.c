@@ -108,9 +108,10 @@ void td_team_watch(const td_team *t, int layer, td_site site, const td_acts *a) 
 
 void td_top_add(td_top *top, float value, int32_t id) {
     int at = top->n;
+    if (value < td_top_least(top)) return;
     while (at > 0 && (value > top->value[at - 1] || (value == top->value[at - 1] && id < top->id[at - 1]))) at--;
-    if (at == TD_TOP) return;
-    int last = top->n < TD_TOP ? top->n++ : TD_TOP - 1;
+    if (at == top->keep) return;
+    int last = top->n < top->keep ? top->n++ : top->keep - 1;
     memmove(top->value + at + 1, top->value + at, (size_t)(last - at) * sizeof *top->value);
     memmove(top->id + at + 1, top->id + at, (size_t)(last - at) * sizeof *top->id);
     top->value[at] = value;

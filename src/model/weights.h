@@ -64,6 +64,7 @@ struct td_drafter {
     const td_model *target;
     td_matrix pre, post;  /* [d_model][2 d_backbone], [d_backbone][d_model] */
     td_matrix centroids;  /* [n_centroid][d_model] */
+    td_matrix screen;     /* 4-bit copy of a dense head, which then stays in the file; n_rows 0: none */
     const int32_t *order; /* [n_vocab] token of packed head row p; NULL: dense head */
 };
 

@@ -43,6 +43,7 @@ static void find_parts(const td_net *net, uint32_t watched, sizes *z) {
         const td_matrix *m = net->pack.items[i].m;
         z->in_parts |= td_matrix_acts(m); /* norms feed most matrices: one set for all */
     }
+    z->in_parts |= td_matrix_acts(&net->head); /* may be read from the file */
     for (int l = 0; l < net->shape.n_layer; l++) {
         const td_layer *w = &net->layers[l];
         z->out_parts |= td_matrix_acts(&w->o);
@@ -55,7 +56,7 @@ static void find_parts(const td_net *net, uint32_t watched, sizes *z) {
 }
 
 static size_t kernel_scratch(const td_net *net) {
-    size_t n = 0;
+    size_t n = td_matrix_scratch(&net->head);
     for (int i = 0; i < net->pack.n_items; i++) {
         n = max_size(n, td_matrix_scratch(net->pack.items[i].m));
         n = max_size(n, td_matrix_row_scratch(net->pack.items[i].m));
@@ -91,6 +92,7 @@ static void lay_thread(bump *p, td_thread_mem *m, const sizes *z) {
     m->scratch = take(p, z->scratch, 1);
     m->best = take(p, z->rows, sizeof *m->best);
     m->top = take(p, z->rows, sizeof *m->top);
+    if (s->assistant) m->near = take(p, z->rows, sizeof *m->near);
     lay_route(p, &m->route, z);
 }
 
@@ -132,6 +134,7 @@ static void lay_out(bump *p, td_bufs *b, const sizes *z) {
     }
     if (s->assistant) {
         size_t used = (size_t)s->n_centroid_used;
+        b->near = take(p, z->rows, sizeof *b->near);
         for (int i = 0; i < 2; i++) b->h_next[i] = take(p, z->rows * (size_t)s->d_backbone, sizeof(float));
         if (s->n_centroid) {
             b->scores = take(p, z->rows * (size_t)s->n_centroid, sizeof(float));

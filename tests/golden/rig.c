@@ -22,7 +22,7 @@ bool rig_open(rig *r, const rig_options *o) {
     td_status st = td_pool_create(&r->pool, &po, &err);
     td_model_options mo = {.path = o->target, .pool = r->pool, .no_pack = o->no_pack, .pack_cache = o->pack_cache};
     if (!st) st = td_model_load(&r->model, &mo, &err);
-    td_drafter_options d = {.file = mo, .head = o->head};
+    td_drafter_options d = {.file = mo, .head = o->head, .screen_rows = o->screen_rows};
     d.file.path = o->assistant;
     if (!st && o->assistant) st = td_drafter_load(&r->drafter, &d, r->model, NULL, &err);
     td_kv_options ko = {.n_slot = (uint32_t)n_slots, .n_ctx = (uint32_t)or_default(o->n_ctx, 256)};

@@ -12,7 +12,8 @@ typedef struct rig_options {
     bool no_pack;
     const char *pack_cache;
     td_head_kind head;
-    td_kv_type kv; /* of keys and values, all layers */
+    int screen_rows; /* as in td_drafter_options */
+    td_kv_type kv;   /* of keys and values, all layers */
 } rig_options;
 
 typedef struct rig {

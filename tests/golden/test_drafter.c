@@ -1,7 +1,10 @@
 /* Every golden of an assistant: chained greedy drafts after prefixes shorter and longer than the window, identical
- * tokens, with each chain alone and with all chains drafting together in one pass per step. */
+ * tokens, with each chain alone and with all chains drafting together in one pass per step, and with a dense head
+ * screened by its 4-bit copy. */
 #include "golden.h"
 #include "rig.h"
+
+#include "model/shape.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -53,9 +56,28 @@ static void draft_together(rig *r, const golden *g, const golden_case *cases, ch
     }
 }
 
-static void compare(const golden *g, const golden *t, bool no_pack, bool together, int n_threads) {
+/* The logits of a screened head: those of its candidates, -inf elsewhere. */
+static void check_candidates(rig *r, const chain *c) {
+    enum { KEPT = 64 };
+    td_error err = {0};
+    td_draft out;
+    float *logits = calloc((size_t)r->n_vocab, sizeof *logits);
+    td_draft_row row = {c->slot, c->token, c->pos, c->h, logits};
+    int n = 0;
+    if (td_drafter_forward(r->drafter, r->kv, &row, 1, &out, r->work, r->pool, &err)) fail_msg("%s", err.text);
+    for (int i = 0; i < r->n_vocab; i++) {
+        n += logits[i] > -INFINITY;
+        assert_true(logits[i] <= out.logit);
+    }
+    assert_true(logits[out.token] == out.logit);
+    assert_int_equal(n, r->n_vocab < KEPT ? r->n_vocab : KEPT);
+    free(logits);
+}
+
+static void compare(const golden *g, const golden *t, rig_options o, bool together) {
     rig r;
-    rig_options o = {.target = t->gguf, .assistant = g->gguf, .n_threads = n_threads, .no_pack = no_pack};
+    o.target = t->gguf;
+    o.assistant = g->gguf;
     o.n_slots = g->n_cases;
     o.n_ctx = 1024;
     chain chains[MAX_CASES] = {0};
@@ -74,9 +96,12 @@ static void compare(const golden *g, const golden *t, bool no_pack, bool togethe
         if (!together) draft_together(&r, g, c, &chains[i], 1);
     }
     if (together) draft_together(&r, g, g->cases, chains, g->n_cases);
+    bool ordered = td_drafter_is_ordered(r.drafter), screened = td_drafter_is_screened(r.drafter);
+    if (o.screen_rows > 0 && !ordered && td_drafter_shape(r.drafter)->d_model % 32 == 0) assert_true(screened);
+    if (screened) check_candidates(&r, &chains[0]);
     for (int i = 0; i < g->n_cases; i++) free(chains[i].h);
-    printf("%s: %d chains%s%s, %d threads, %s head: identical\n", g->stem, g->n_cases, together ? " together" : "",
-           no_pack ? ", unpacked" : "", n_threads, td_drafter_is_ordered(r.drafter) ? "ordered" : "dense");
+    printf("%s: %d chains%s%s, %d threads, %s%s head: identical\n", g->stem, g->n_cases, together ? " together" : "",
+           o.no_pack ? ", unpacked" : "", o.n_threads, screened ? "screened " : "", ordered ? "ordered" : "dense");
     rig_close(&r);
 }
 
@@ -92,9 +117,11 @@ static void check_folder(const char *dir) {
             fail_msg("%s: no target %s", all[i].stem, all[i].target);
             return;
         }
-        compare(&all[i], t, false, false, 1);
-        compare(&all[i], t, false, true, 2);
-        compare(&all[i], t, true, true, 1);
+        compare(&all[i], t, (rig_options){.n_threads = 1}, false);
+        compare(&all[i], t, (rig_options){.n_threads = 2}, true);
+        compare(&all[i], t, (rig_options){.n_threads = 1, .no_pack = true}, true);
+        compare(&all[i], t, (rig_options){.n_threads = 2, .screen_rows = 1}, false);
+        compare(&all[i], t, (rig_options){.n_threads = 3, .screen_rows = 1}, true);
     }
     for (int i = 0; i < n; i++) golden_free(&all[i]);
     for (int i = 0; i < n_targets; i++) golden_free(&targets[i]);
