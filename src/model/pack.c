@@ -146,7 +146,8 @@ static void pack_unit(void *arg, int64_t unit) {
         td_matrix_pack(m, dst, e, r0, n, expert + (size_t)r0 * m->row_bytes);
     atomic_fetch_add(&j->done, (unsigned long long)n * m->row_bytes);
     bool last = atomic_fetch_sub(&j->left[i], 1) == 1;
-    if (last && (i + 1 == j->p->n_items || it[1].t != it->t)) td_gguf_release(j->g, it->t);
+    bool whole = m->type == it->t->type; /* else the file's rows are still read */
+    if (last && whole && (i + 1 == j->p->n_items || it[1].t != it->t)) td_gguf_release(j->g, it->t);
 }
 
 static void report(void *arg) {
