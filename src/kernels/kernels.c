@@ -40,6 +40,7 @@ static void fill_arch(td_kernels *k, td_cpu_level level) {
     if (level < TD_CPU_NEON) return;
     td_neon_tiles(k);
     td_neon_tiles_k(k);
+    td_neon_rect(k);
     td_neon_rows(k);
     if (level < TD_CPU_I8MM) return;
     td_i8mm_tiles(k);

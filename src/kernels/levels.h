@@ -22,6 +22,7 @@ void td_avx512_rows(td_kernels *k);
 #elif defined(__aarch64__)
 void td_neon_tiles(td_kernels *k);
 void td_neon_tiles_k(td_kernels *k);
+void td_neon_rect(td_kernels *k);
 void td_neon_rows(td_kernels *k);
 void td_i8mm_tiles(td_kernels *k);
 void td_i8mm_tiles_k(td_kernels *k);

@@ -29,18 +29,6 @@ TD_INLINE void prefetch_here(const uint8_t *p, int bytes) {
     __asm__ volatile("" ::: "memory");
 }
 
-/* Where a sub-block's activations are. */
-typedef struct lane_ptrs {
-    const uint8_t *q, *d, *x;
-} lane_ptrs;
-
-TD_INLINE lane_ptrs lane_at(lane_ptrs l, int j) {
-    l.q += j * TD_I8_BLOCK;
-    l.d += j * TD_I8_BLOCK;
-    l.x += j * TD_I8X_BLOCK;
-    return l;
-}
-
 /* acc[t] += sub-block: codes v (eight lines), scales s, minima m, activations l. */
 TD_INLINE void mul_add(vf *acc, int form, int T, const vb v[8], const vf s[2], const vf m[2], lane_ptrs l) {
     const int halves = form_halves(form) ? 2 : 1, n = form_halves(form) ? 4 : 8;

@@ -240,6 +240,20 @@ TD_INLINE void load_sub(vb v[8], vf s[2], vf m[2], int form, const uint8_t *w, c
     unpack(v, form, w, j, r);
 }
 
+/* ---- activations ---- */
+
+/* Where a sub-block's activations are: the first row's, as in td_tile_args. */
+typedef struct lane_ptrs {
+    const uint8_t *q, *d, *x;
+} lane_ptrs;
+
+TD_INLINE lane_ptrs lane_at(lane_ptrs l, int j) {
+    l.q += j * TD_I8_BLOCK;
+    l.d += j * TD_I8_BLOCK;
+    l.x += j * TD_I8X_BLOCK;
+    return l;
+}
+
 /* ---- a sub-block of 32 values (h 0), or half h of one where scales change every 16, meets one row of activations:
  * d, x are that row's, as in td_tile_args ---- */
 
@@ -248,10 +262,15 @@ TD_INLINE const uint8_t *row_sum8(int form, const uint8_t *d, const uint8_t *x, 
     return form_halves(form) ? x + 32 * h : d + 32;
 }
 
+/* What the row's values add up to, which a minimum is multiplied by. */
+TD_INLINE const uint8_t *row_sum(int form, const uint8_t *x, int h) {
+    return form_halves(form) ? x + 96 + 32 * h : x + 64;
+}
+
 /* acc + the dot product by both scales, + the minimum by the row's sum (*m: read where the form has one). */
 TD_INLINE vf add_scaled(vf acc, int form, vi dot, vf s, const vf *m, const uint8_t *d, const uint8_t *x, int h) {
     acc = vf_fma(vf_from_vi(dot), vf_mul(s, vf_bcast(d)), acc);
-    return form_has_min(form) ? vf_fma(*m, vf_bcast(x + (form_halves(form) ? 96 + 32 * h : 64)), acc) : acc;
+    return form_has_min(form) ? vf_fma(*m, vf_bcast(row_sum(form, x, h)), acc) : acc;
 }
 
 #endif

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* 16 registers: 4 accumulators, 8 lines of codes, scale, dot, product, broadcast. */
-enum { TD_R = 8, TD_ACC = 4, TD_ACC_FLOATS = 8, TD_SUBS_UNROLLED = 1, TD_RECT_P = 2, TD_RECT_T = 2 };
+enum { TD_R = 8, TD_ACC = 4, TD_ACC_FLOATS = 8, TD_SUBS_UNROLLED = 1, TD_RECT_P = 2, TD_RECT_T = 2, TD_RECT_LINES = 1 };
 typedef __m256 vf;
 typedef __m256i vi, vb;
 typedef unsigned short vec_u16 __attribute__((vector_size(32)));
@@ -96,6 +96,15 @@ V_OP vi vi_bcast(const uint8_t *p) {
     int32_t c;
     memcpy(&c, p, 4);
     return _mm256_set1_epi32(c);
+}
+
+/* What rect.h expands codes to, and one broadcast of activations for TD_RECT_LINES lines: as everywhere else here. */
+V_OP vb vb_expanded(vb v, int zero_log2) {
+    (void)zero_log2;
+    return v;
+}
+V_OP vi vi_acts(const uint8_t *q) {
+    return vi_bcast(q);
 }
 
 /* sum8 is -8 * the sum of activations; codes were made unsigned by adding 2^zero_log2. */

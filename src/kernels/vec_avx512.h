@@ -7,7 +7,15 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { TD_R = 16, TD_ACC = 16, TD_ACC_FLOATS = 16, TD_SUBS_UNROLLED = 8, TD_RECT_P = 2, TD_RECT_T = 4 };
+enum {
+    TD_R = 16,
+    TD_ACC = 16,
+    TD_ACC_FLOATS = 16,
+    TD_SUBS_UNROLLED = 8,
+    TD_RECT_P = 2,
+    TD_RECT_T = 4,
+    TD_RECT_LINES = 1
+};
 typedef __m512 vf;
 typedef __m512i vi, vb;
 typedef unsigned short vec_u16 __attribute__((vector_size(64)));
@@ -93,6 +101,15 @@ V_OP vi vi_bcast(const uint8_t *p) {
     int32_t c;
     memcpy(&c, p, 4);
     return _mm512_set1_epi32(c);
+}
+
+/* What rect.h expands codes to, and one broadcast of activations for TD_RECT_LINES lines: as everywhere else here. */
+V_OP vb vb_expanded(vb v, int zero_log2) {
+    (void)zero_log2;
+    return v;
+}
+V_OP vi vi_acts(const uint8_t *q) {
+    return vi_bcast(q);
 }
 
 /* sum8 is -8 * the sum of activations; codes were made unsigned by adding 2^zero_log2. */

@@ -7,7 +7,15 @@
 #include <string.h>
 
 /* 32 registers: 16 accumulators, 8 lines of codes, scale, dot, product, broadcast. */
-enum { TD_R = 4, TD_ACC = 16, TD_ACC_FLOATS = 16, TD_SUBS_UNROLLED = 1 };
+enum {
+    TD_R = 4,
+    TD_ACC = 16,
+    TD_ACC_FLOATS = 16,
+    TD_SUBS_UNROLLED = 1,
+    TD_RECT_P = 2,
+    TD_RECT_T = 4,
+    TD_RECT_LINES = 4
+};
 typedef float32x4_t vf;
 typedef int32x4_t vi;
 typedef uint8x16_t vb;
@@ -64,6 +72,9 @@ V_OP vf vf_i8(const uint8_t *p) {
 V_OP vb vb_load(const uint8_t *p) {
     return vld1q_u8(p);
 }
+V_OP void vb_store(uint8_t *p, vb a) {
+    vst1q_u8(p, a);
+}
 V_OP vb vb_set1(int x) {
     return vdupq_n_u8((uint8_t)x);
 }
@@ -107,6 +118,36 @@ V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, co
         s = vdotq_s32(s, vreinterpretq_s8_u8(w), vreinterpretq_s8_s32(vdupq_n_s32(c)));
     }
     return s;
+}
+
+/* ---- for rect.h: codes are expanded to signed bytes, without what was added to make them unsigned, so that nothing
+ * is left to correct; a vector of activations holds those of four lines ---- */
+
+V_OP vb vb_expanded(vb v, int zero_log2) {
+    return zero_log2 > 0 ? vsubq_u8(v, vdupq_n_u8((uint8_t)(1u << zero_log2))) : v;
+}
+V_OP vi vi_acts(const uint8_t *q) {
+    return vreinterpretq_s32_u8(vld1q_u8(q));
+}
+/* Line i of a dot product into s: expanded codes w times lane i % 4 of a, which the instruction wants as a constant. */
+V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits, int zero_log2, const uint8_t *sum8) {
+    const int8x16_t u = vreinterpretq_s8_u8(w), q = vreinterpretq_s8_s32(a);
+    const vi from = i == 0 ? vdupq_n_s32(0) : *s;
+    (void)part, (void)n, (void)bits, (void)zero_log2, (void)sum8;
+    switch (i % 4) {
+    case 0:
+        *s = vdotq_laneq_s32(from, u, q, 0);
+        break;
+    case 1:
+        *s = vdotq_laneq_s32(from, u, q, 1);
+        break;
+    case 2:
+        *s = vdotq_laneq_s32(from, u, q, 2);
+        break;
+    default:
+        *s = vdotq_laneq_s32(from, u, q, 3);
+        break;
+    }
 }
 
 /* ---- for rows.h ---- */
