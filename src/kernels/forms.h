@@ -64,11 +64,12 @@ const td_form *td_form_of(td_type type); /* GENERIC's when there is none */
  * of the first block. */
 typedef struct td_tile_args {
     const uint8_t *w; /* packed blocks */
-    /* Pairs: the group whose results follow at y + 16; what to prefetch, in bytes from where both are, and the bytes to
-     * add to that from block n_near on, where the pair ends and the next begins. */
+    /* Pairs: the group whose results follow at y + 16. */
     const uint8_t *w2;
-    size_t ahead, skip;
-    int64_t n_near;
+    /* Pairs: what to prefetch of both groups: `step` bytes a block, beginning `ahead` bytes from where they are, and
+     * `skip` bytes further from block n_near on. */
+    int64_t ahead, skip, n_near;
+    int32_t step;
     int64_t n;        /* blocks of the form; F32, F16, BF16: values */
     const uint8_t *q; /* i8 or wht part: codes of row t at q + 32 t, block stride TD_I8_BLOCK */
     const uint8_t *d; /* in the same part: f32 scale of row t at d + 4 t, sum8 at d + 32 + 4 t */

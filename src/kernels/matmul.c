@@ -1,7 +1,8 @@
 /* The products: how groups of weight rows and rows of activations are walked. The arithmetic is in the tiles.
  *
  * Decode and verify (at most 8 rows): weights stream through once, each group, or pair of groups (src/kernels/pair.h),
- * against all rows; somewhat more rows pass over a piece of them that stays in L2. Prefill of quantised weights: k is
+ * against all rows; somewhat more rows pass over a pair of groups that stays near, asking for the next meanwhile, or,
+ * where there are no pairs, over a piece of weights that stays in L2. Prefill of quantised weights: k is
  * cut into chunks of 512 values; two groups of a chunk are expanded (src/kernels/rect.h, 24 KB, beside four rows of
  * activations in L1) and then meet all rows, whose chunk (330 KB for 512 rows) stays in L2 over all groups of the call.
  * Prefill of float weights: tiles of 16 rows, chunks of about 1024 values. A chunk's accumulators start where the
@@ -11,7 +12,15 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_VALUES = 1024, PAIR_AHEAD = 12288, L2_BYTES = 384 * 1024, GLU_BLOCKS = 4, GLU_RUN = 16 };
+enum {
+    CHUNK_VALUES = 1024,
+    PAIR_VALUES = 2048,
+    PAIR_AHEAD = 12288,
+    L2_BYTES = 384 * 1024,
+    GLU_BLOCKS = 4,
+    GLU_RUN = 16,
+    PAIR_ROWS = 4
+};
 /* Rows from which expanding pays, against tiles (E2B Q4_0, 16 rows: 87 ms, tiles 71) and against pairs (64
  * rows: 228 ms, pairs 201; 512: 1506 and 1630); groups of one pass over the rows (their results, 256 KB for 512 rows,
  * stay in L2); rows and blocks of 32 results of a fused product between two quantisations (2 x 64 KB). */
@@ -91,10 +100,9 @@ static const uint8_t *group_at(const td_matrix *m, int32_t expert, int64_t g, vo
     return scratch;
 }
 
-/* Blocks [b0, b1) of a packed group times rows [t, t + n), which lie in one panel (or n is TD_WIDE, from a panel's
- * first row on). `pair`: of that group and the next. */
-static void tile(const view *v, const uint8_t *group, bool pair, int64_t b0, int64_t b1, int32_t t, int32_t n, float *y,
-                 int64_t ldy) {
+/* What tiles of any kind need for blocks [b0, b1) of a packed group and rows from t on. */
+static td_tile_args tile_args(const view *v, const uint8_t *group, int64_t b0, int64_t b1, int32_t t, float *y,
+                              int64_t ldy) {
     size_t panel = (size_t)(t / TD_PANEL), lane = (size_t)(t % TD_PANEL), blocks = (size_t)v->a->n_blocks;
     size_t first = panel * blocks + (size_t)(b0 * v->unit / 32);
     td_tile_args args = {.w = group + (size_t)b0 * v->block_bytes, .n = b1 - b0, .y = y, .ldy = ldy, .resume = b0 > 0};
@@ -109,17 +117,36 @@ static void tile(const view *v, const uint8_t *group, bool pair, int64_t b0, int
         args.f = v->a->f32 + first * TD_PANEL * 32 + 32 * lane;
         args.f_panel = blocks * TD_PANEL * 32;
     }
-    if (pair) {
-        size_t bytes = (size_t)v->n * v->block_bytes;
-        args.w2 = args.w + bytes;
-        args.ahead = bytes < PAIR_AHEAD ? 2 * bytes : PAIR_AHEAD;
-        args.skip = bytes;
-        args.n_near = bytes < PAIR_AHEAD ? args.n : (int64_t)((bytes - PAIR_AHEAD) / v->block_bytes);
-        v->kern->pair[v->form->id][n](&args);
-        return;
-    }
+    return args;
+}
+
+/* Blocks [b0, b1) of a packed group times rows [t, t + n), which lie in one panel (or n is TD_WIDE, from a panel's
+ * first row on). */
+static void tile(const view *v, const uint8_t *group, int64_t b0, int64_t b1, int32_t t, int32_t n, float *y,
+                 int64_t ldy) {
+    td_tile_args args = tile_args(v, group, b0, b1, t, y, ldy);
     td_tile_fn fn = n == TD_WIDE ? v->kern->wide[v->form->id] : v->kern->tile[v->form->id][n];
     fn(&args);
+}
+
+/* The same for that group and the next. Pass `pass` of `passes` over these blocks: each asks for a part of what comes
+ * next from memory, so that memory and arithmetic work at the same time. */
+static void pair(const view *v, const uint8_t *group, int64_t b0, int64_t b1, int32_t t, int32_t n, float *y,
+                 int64_t ldy, int pass, int passes) {
+    td_tile_args args = tile_args(v, group, b0, b1, t, y, ldy);
+    int64_t block = (int64_t)v->block_bytes, bytes = v->n * block;
+    args.w2 = args.w + bytes;
+    args.step = (int32_t)v->block_bytes / passes;
+    args.n_near = args.n;
+    if (passes > 1) { /* the next piece of k, or the next pair from its beginning */
+        args.ahead = b1 < v->n ? args.n * block : 2 * bytes - b0 * block;
+        args.ahead += pass * args.n * args.step;
+    } else { /* a little ahead, from some block on in the next pair */
+        args.ahead = bytes < PAIR_AHEAD ? 2 * bytes : PAIR_AHEAD;
+        args.skip = bytes;
+        if (bytes >= PAIR_AHEAD) args.n_near = (bytes - PAIR_AHEAD) / block;
+    }
+    v->kern->pair[v->form->id][n](&args);
 }
 
 size_t td_matrix_scratch(const td_matrix *m) {
@@ -140,12 +167,12 @@ static void tile_tail(const view *v, const uint8_t *group, int64_t b0, int64_t b
                       int64_t ldy, int64_t n_rows) {
     _Alignas(64) float buf[TD_WIDE * TD_GROUP];
     if (n_rows >= TD_GROUP) {
-        tile(v, group, false, b0, b1, t, n, y, ldy);
+        tile(v, group, b0, b1, t, n, y, ldy);
         return;
     }
     memset(buf, 0, sizeof buf);
     for (int32_t i = 0; i < n && b0 > 0; i++) memcpy(buf + i * TD_GROUP, y + i * ldy, (size_t)n_rows * sizeof *y);
-    tile(v, group, false, b0, b1, t, n, buf, TD_GROUP);
+    tile(v, group, b0, b1, t, n, buf, TD_GROUP);
     for (int32_t i = 0; i < n; i++) memcpy(y + i * ldy, buf + i * TD_GROUP, (size_t)n_rows * sizeof *y);
 }
 
@@ -157,23 +184,52 @@ static bool direct(const td_matrix *m) { /* groups are read where they are */
  * begins; n_rows results exist from there on. */
 static void tiles(const view *v, const td_matrix *m, int32_t expert, int64_t g, int64_t end, int64_t b0, int64_t b1,
                   int32_t t, int32_t n, float *y, int64_t ldy, int64_t n_rows) {
-    bool pairs = n < TD_TILES && v->kern->pair[v->form->id][n];
+    bool pairs = n > PAIR_ROWS && n < TD_TILES && v->kern->pair[v->form->id][n];
     for (int64_t step; g < end; g += step, y += step * TD_GROUP, n_rows -= step * TD_GROUP) {
         const uint8_t *group = group_at(m, expert, g, NULL);
         step = pairs && g + 1 < end && n_rows >= 2 * TD_GROUP ? 2 : 1;
         if (step == 2)
-            tile(v, group, true, b0, b1, t, n, y, ldy);
+            pair(v, group, b0, b1, t, n, y, ldy, 0, 1);
         else
             tile_tail(v, group, b0, b1, t, n, y, ldy, n_rows);
     }
 }
 
-/* Blocks per chunk of k: even parts of about CHUNK_VALUES, in whole blocks of 256. */
-static int64_t chunk_blocks(const view *v, int64_t k, int32_t n_tok) {
-    if (n_tok <= TD_PANEL || k <= CHUNK_VALUES + CHUNK_VALUES / 4) return v->n;
-    int64_t n_chunks = (k + CHUNK_VALUES - 1) / CHUNK_VALUES;
+/* Blocks per chunk of k: even parts of about `most` values, in whole blocks of 256. */
+static int64_t chunk_blocks(const view *v, int64_t k, int32_t n_tok, int64_t most) {
+    if (n_tok <= TD_PANEL || k <= most + most / 4) return v->n;
+    int64_t n_chunks = (k + most - 1) / most;
     int64_t values = ((k + n_chunks - 1) / n_chunks + 255) / 256 * 256;
     return values / v->unit;
+}
+
+/* ---- more rows than a panel: two groups at a time, which stay in L1 while all rows pass ---- */
+
+static bool use_pairs(const view *v, const td_matrix *m, int32_t n_tok) {
+    return n_tok > TD_PANEL && direct(m) && v->kern->pair[v->form->id][TD_PANEL];
+}
+
+/* Rows [t0, t0 + n_tok) times groups [g0, g1); y is where group g0 begins, of which n_rows results exist. */
+static void pairs_matmul(const view *v, const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, int32_t t0,
+                         int32_t n_tok, float *y, int64_t ldy, int64_t n_rows) {
+    int64_t chunk = chunk_blocks(v, m->k, n_tok, PAIR_VALUES);
+    int passes = (t0 % TD_PANEL + n_tok + TD_PANEL - 1) / TD_PANEL;
+    for (int64_t g = g0; g < g1; g += 2, y += 2 * TD_GROUP, n_rows -= 2 * TD_GROUP) {
+        const uint8_t *group = group_at(m, expert, g, NULL);
+        bool both = g + 1 < g1 && n_rows >= 2 * TD_GROUP;
+        for (int64_t b = 0; b < v->n; b += chunk) {
+            int64_t be = b + chunk < v->n ? b + chunk : v->n;
+            int pass = 0;
+            for (int32_t t = t0, n; t < t0 + n_tok; t += n, pass++) {
+                float *to = y + (t - t0) * ldy;
+                n = tile_rows(v, t, t0 + n_tok);
+                if (both)
+                    pair(v, group, b, be, t, n, to, ldy, pass, passes);
+                else
+                    tiles(v, m, expert, g, g + 2 < g1 ? g + 2 : g1, b, be, t, n, to, ldy, n_rows);
+            }
+        }
+    }
 }
 
 /* ---- many rows of quantised weights ---- */
@@ -243,15 +299,28 @@ static void rect_matmul(const view *v, const td_matrix *m, int32_t expert, int64
     }
 }
 
-static void rect_glu(const view *vg, const view *vu, const td_matrix *gate, const td_matrix *up, int32_t expert,
+/* Whether more rows than a panel have a way of their own, and that way. y as in pairs_matmul. */
+static bool use_many(const view *v, const td_matrix *m, int32_t n_tok) {
+    return use_rect(v, m, n_tok) || use_pairs(v, m, n_tok);
+}
+
+static void many_matmul(const view *v, const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, int32_t t0,
+                        int32_t n_tok, float *y, int64_t ldy, td_expanded *w) {
+    if (use_rect(v, m, n_tok))
+        rect_matmul(v, m, expert, g0, g1, t0, n_tok, y, ldy, w);
+    else
+        pairs_matmul(v, m, expert, g0, g1, t0, n_tok, y, ldy, m->n_rows - g0 * TD_GROUP);
+}
+
+static void many_glu(const view *vg, const view *vu, const td_matrix *gate, const td_matrix *up, int32_t expert,
                      int64_t b0, int64_t b1, int32_t t0, int32_t n_tok, const td_acts *out, int32_t u0, rect_mem *mem) {
     for (int32_t t = 0; t < n_tok; t += GLU_TOK) {
         int32_t n = t + GLU_TOK < n_tok ? GLU_TOK : n_tok - t;
         for (int64_t b = b0; b < b1; b += GLU_PAIRS) {
             int64_t be = b + GLU_PAIRS < b1 ? b + GLU_PAIRS : b1,
                     g1 = 2 * be < gate->n_groups ? 2 * be : gate->n_groups;
-            rect_matmul(vg, gate, expert, 2 * b, g1, t0 + t, n, mem->gate, GLU_LD, &mem->w);
-            rect_matmul(vu, up, expert, 2 * b, g1, t0 + t, n, mem->up, GLU_LD, &mem->w);
+            many_matmul(vg, gate, expert, 2 * b, g1, t0 + t, n, mem->gate, GLU_LD, &mem->w);
+            many_matmul(vu, up, expert, 2 * b, g1, t0 + t, n, mem->up, GLU_LD, &mem->w);
             for (int32_t i = 0; i < n; i++)
                 vg->kern->acts_glu(out, u0 + t + i, mem->gate + i * GLU_LD, mem->up + i * GLU_LD, b, be);
         }
@@ -263,14 +332,14 @@ static void rect_glu(const view *vg, const view *vu, const td_matrix *gate, cons
 void td_matmul(const td_matrix *m, int32_t expert, int64_t g0, int64_t g1, const td_acts *a, int32_t t0, int32_t n_tok,
                float *y, int64_t ldy, void *scratch) {
     view v = view_make(m, a);
-    if (use_rect(&v, m, n_tok)) {
+    if (use_many(&v, m, n_tok)) {
         int64_t per = n_tok < RECT_FEW ? 2 : RECT_GROUPS; /* few rows: weights are read in their order */
         for (int64_t g = g0; g < g1; g += per)
-            rect_matmul(&v, m, expert, g, g + per < g1 ? g + per : g1, t0, n_tok, y + g * TD_GROUP, ldy,
+            many_matmul(&v, m, expert, g, g + per < g1 ? g + per : g1, t0, n_tok, y + g * TD_GROUP, ldy,
                         &((rect_mem *)scratch)->w);
         return;
     }
-    int64_t chunk = chunk_blocks(&v, m->k, n_tok);
+    int64_t chunk = chunk_blocks(&v, m->k, n_tok, CHUNK_VALUES);
     int64_t step = 1;
     if (direct(m)) step = n_tok <= TD_PANEL ? g1 - g0 : (int64_t)(L2_BYTES / ((size_t)chunk * v.block_bytes));
     if (step < 1) step = 1;
@@ -297,17 +366,17 @@ static void glu_part(const view *v, const td_matrix *m, int32_t expert, int64_t 
     for (int64_t b = 0; b < v->n && direct(m); b += chunk)
         tiles(v, m, expert, g0, g1, b, b + chunk < v->n ? b + chunk : v->n, t, n, buf, ld, (g1 - g0) * TD_GROUP);
     for (int64_t g = g0; g < g1 && !direct(m); g++)
-        tile(v, group_at(m, expert, g, scratch), false, 0, v->n, t, n, buf + (g - g0) * TD_GROUP, ld);
+        tile(v, group_at(m, expert, g, scratch), 0, v->n, t, n, buf + (g - g0) * TD_GROUP, ld);
 }
 
 void td_matmul_glu(const td_matrix *gate, const td_matrix *up, int32_t expert, int64_t b0, int64_t b1, const td_acts *a,
                    int32_t t0, int32_t n_tok, const td_acts *out, int32_t u0, void *scratch) {
     view vg = view_make(gate, a), vu = view_make(up, a);
-    if (use_rect(&vg, gate, n_tok) && use_rect(&vu, up, n_tok)) {
-        rect_glu(&vg, &vu, gate, up, expert, b0, b1, t0, n_tok, out, u0, scratch);
+    if (use_many(&vg, gate, n_tok) && use_many(&vu, up, n_tok)) {
+        many_glu(&vg, &vu, gate, up, expert, b0, b1, t0, n_tok, out, u0, scratch);
         return;
     }
-    int64_t cg = chunk_blocks(&vg, gate->k, n_tok), cu = chunk_blocks(&vu, up->k, n_tok);
+    int64_t cg = chunk_blocks(&vg, gate->k, n_tok, CHUNK_VALUES), cu = chunk_blocks(&vu, up->k, n_tok, CHUNK_VALUES);
     rect_mem *mem = scratch;
     float *g_buf = mem->gate, *u_buf = mem->up; /* [TD_WIDE][32 * step] at most */
     /* Few rows: long runs, as each change from gate to up is a stream of memory that begins anew. More: what L2 holds.
@@ -376,9 +445,9 @@ static void best_of(const argmax *a, td_best *best, const float *y, int64_t p, i
 
 void td_matmul_argmax(const td_matrix *m, int64_t p0, int64_t p1, const td_acts *a, int32_t t0, int32_t n_tok,
                       float cap, const int32_t *suppress, int32_t n_suppress, td_best *best, void *scratch) {
-    enum { LD = 2 * TD_GROUP };
-    _Alignas(64) float y[TD_WIDE * LD];
     view v = view_make(m, a);
+    float *y = ((rect_mem *)scratch)->gate; /* [GLU_TOK][GLU_LD] */
+    bool pairs = use_pairs(&v, m, n_tok);
     argmax find = {&v, m, cap, suppress, n_suppress};
     int64_t step = direct(m) ? 2 : 1, end = (p1 + TD_GROUP - 1) / TD_GROUP;
     for (int64_t g = p0 / TD_GROUP; g < end; g += step) {
@@ -388,11 +457,16 @@ void td_matmul_argmax(const td_matrix *m, int64_t p0, int64_t p1, const td_acts 
         if (hi > m->n_rows) hi = m->n_rows;
         for (int32_t t = t0, n; t < t0 + n_tok; t += n) {
             n = tile_rows(&v, t, t0 + n_tok);
-            if (group)
-                tile(&v, group, false, 0, v.n, t, n, y, LD);
-            else
-                tiles(&v, m, 0, g, ge, 0, v.n, t, n, y, LD, LD);
-            for (int32_t i = 0; i < n; i++) best_of(&find, &best[t - t0 + i], y + i * LD + (lo - base), lo, hi - lo);
+            if (pairs) {
+                n = t0 + n_tok - t < GLU_TOK ? t0 + n_tok - t : GLU_TOK;
+                pairs_matmul(&v, m, 0, g, ge, t, n, y, GLU_LD, GLU_LD);
+            } else if (group) {
+                tile(&v, group, 0, v.n, t, n, y, GLU_LD);
+            } else {
+                tiles(&v, m, 0, g, ge, 0, v.n, t, n, y, GLU_LD, GLU_LD);
+            }
+            for (int32_t i = 0; i < n; i++)
+                best_of(&find, &best[t - t0 + i], y + i * GLU_LD + (lo - base), lo, hi - lo);
         }
     }
 }
@@ -403,7 +477,7 @@ void td_matmul_rows(const td_matrix *m, const int32_t *pos, int64_t n, const td_
     view v = view_make(m, a);
     for (int64_t i = 0; i < n;) {
         int64_t g = pos[i] / TD_GROUP;
-        tile(&v, group_at(m, 0, g, scratch), false, 0, v.n, t, 1, buf, TD_GROUP);
+        tile(&v, group_at(m, 0, g, scratch), 0, v.n, t, 1, buf, TD_GROUP);
         for (; i < n && pos[i] / TD_GROUP == g; i++) y[i] = buf[pos[i] % TD_GROUP];
     }
 }

@@ -1,4 +1,4 @@
-/* Tiles of two groups: products for 5 to 8 rows of activations where there are 32 vector registers.
+/* Tiles of two groups: products for 5 rows of activations and more where there are 32 vector registers.
  *
  * A tile of one group (tile.h) loads every four activations for one dot instruction and waits for the load ports. Here
  * they meet the codes of two groups, by fours of rows: for each line of codes two loads of weights and four of
@@ -7,11 +7,14 @@
  * operations in the same order as in a tile.
  *
  * Only the forms with one scale for 32 values and cheap codes gain (Q4_0 at 8 rows 11 %, at 5 rows 18 % while weights
- * are in the cache); with fewer rows memory is the limit, and two streams are slower than one. */
+ * are in the cache). Up to 4 rows are for what is left of more than 8: alone, memory is their limit, and two streams
+ * are slower than one. */
 #ifndef TD_KERNELS_PAIR_H
 #define TD_KERNELS_PAIR_H
 
 #include "tile_forms.h"
+
+#include <string.h>
 
 enum { PAIR_TOK = 4, PAIR_SUMS = 2 * PAIR_TOK };
 
@@ -60,7 +63,14 @@ TD_INLINE void pair_block(vf acc[2][8], int form, int T, const uint8_t *const w[
     }
 }
 
-TD_INLINE void pair_run(const td_tile_args *a, int form, int T) {
+TD_INLINE void ask(const uint8_t *const w[2], int64_t ahead, int bytes) {
+    TD_UNROLL
+    for (int g = 0; g < 2; g++)
+        for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w[g] + ahead + i, 0, 3);
+}
+
+/* `only`: the only pass over these blocks, which asks for as many bytes as it reads, known here. */
+TD_INLINE void pair_run(const td_tile_args *a, int form, int T, bool only) {
     const int bytes = form_bytes(form);
     const uint8_t *w[2] = {a->w, a->w2}, *q = a->q, *d = a->d, *x = a->x;
     vf acc[2][8];
@@ -68,10 +78,8 @@ TD_INLINE void pair_run(const td_tile_args *a, int form, int T) {
     for (int i = 0; i < 2 * T; i++)
         acc[i / T][i % T] = a->resume ? vf_load(a->y + i % T * a->ldy + i / T * TD_GROUP) : vf_zero();
     for (int64_t b = 0; b < a->n; b++, q += TD_I8_BLOCK, d += TD_I8_BLOCK, x += TD_I8X_BLOCK) {
-        const size_t ahead = b < a->n_near ? a->ahead : a->ahead + a->skip;
-        TD_UNROLL
-        for (int g = 0; g < 2; g++)
-            for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w[g] + ahead + i, 0, 3);
+        const int64_t ahead = b < a->n_near ? a->ahead : a->ahead + a->skip;
+        ask(w, only ? ahead : ahead + b * (a->step - bytes), only ? bytes : a->step);
         pair_block(acc, form, T, w, q, d, x);
         w[0] += bytes;
         w[1] += bytes;
@@ -82,14 +90,29 @@ TD_INLINE void pair_run(const td_tile_args *a, int form, int T) {
 
 #define TD_PAIR(form, T)                                                                                               \
     static void pair_##form##_##T(const td_tile_args *a) {                                                             \
-        pair_run(a, TD_FORM_##form, T);                                                                                \
+        if (T > PAIR_TOK && a->step == form_bytes(TD_FORM_##form))                                                     \
+            pair_run(a, TD_FORM_##form, T, true);                                                                      \
+        else                                                                                                           \
+            pair_run(a, TD_FORM_##form, T, false);                                                                     \
     }
-#define TD_PAIRS(form) TD_PAIR(form, 5) TD_PAIR(form, 6) TD_PAIR(form, 7) TD_PAIR(form, 8)
+#define TD_PAIRS(form)                                                                                                 \
+    TD_PAIR(form, 1)                                                                                                   \
+    TD_PAIR(form, 2)                                                                                                   \
+    TD_PAIR(form, 3)                                                                                                   \
+    TD_PAIR(form, 4) TD_PAIR(form, 5) TD_PAIR(form, 6) TD_PAIR(form, 7) TD_PAIR(form, 8)
 
 #define TD_PAIR_ENTRY(form)                                                                                            \
-    k->pair[TD_FORM_##form][5] = pair_##form##_5;                                                                      \
-    k->pair[TD_FORM_##form][6] = pair_##form##_6;                                                                      \
-    k->pair[TD_FORM_##form][7] = pair_##form##_7;                                                                      \
-    k->pair[TD_FORM_##form][8] = pair_##form##_8;
+    {                                                                                                                  \
+        static const td_tile_fn list[TD_TILES] = {0,                                                                   \
+                                                  pair_##form##_1,                                                     \
+                                                  pair_##form##_2,                                                     \
+                                                  pair_##form##_3,                                                     \
+                                                  pair_##form##_4,                                                     \
+                                                  pair_##form##_5,                                                     \
+                                                  pair_##form##_6,                                                     \
+                                                  pair_##form##_7,                                                     \
+                                                  pair_##form##_8};                                                    \
+        memcpy(k->pair[TD_FORM_##form], list, sizeof list);                                                            \
+    }
 
 #endif
