@@ -86,11 +86,17 @@ enum { TD_I8_BLOCK = 320, TD_I8_SCALE = 256, TD_I8X_BLOCK = 160, TD_WIDE = 16 };
 /* Many rows of activations: the weights of two groups are expanded once, over a piece of k that stays in the
  * first-level cache, and then multiply all rows by fours ("rectangles"; src/kernels/rect.h). */
 enum { TD_RECT_ROWS = 2 * TD_GROUP, TD_RECT_TOK = 4, TD_RECT_BLOCKS = 16 };
+#if defined(__aarch64__)
+enum { TD_RECT_SCALES = 2 * TD_RECT_ROWS }; /* i8mm wants each twice */
+#else
+enum { TD_RECT_SCALES = TD_RECT_ROWS };
+#endif
 
-typedef struct td_expanded {                              /* up to TD_RECT_BLOCKS blocks of 32 values; 24 KB */
-    _Alignas(64) uint8_t codes[TD_RECT_BLOCKS][2][8][64]; /* [block][group][line]: unsigned, four values of 16 rows */
-    float scale[TD_RECT_BLOCKS][2][TD_RECT_ROWS];         /* [block][half: values 0, 16 on] */
-    float min[TD_RECT_BLOCKS][2][TD_RECT_ROWS];
+/* Up to TD_RECT_BLOCKS blocks of 32 values; 24 KB (AArch64: 32). With i8mm in the order that rect_mm.h says, else: */
+typedef struct td_expanded {
+    _Alignas(64) uint8_t codes[TD_RECT_BLOCKS][2][8][64]; /* [block][group][line]: four values of 16 rows */
+    float scale[TD_RECT_BLOCKS][2][TD_RECT_SCALES];       /* [block][half: values 0, 16 on][row] */
+    float min[TD_RECT_BLOCKS][2][TD_RECT_SCALES];
 } td_expanded;
 
 struct td_rect_args {

@@ -45,6 +45,7 @@ static void fill_arch(td_kernels *k, td_cpu_level level) {
     if (level < TD_CPU_I8MM) return;
     td_i8mm_tiles(k);
     td_i8mm_tiles_k(k);
+    td_i8mm_rect(k);
 }
 #else
 static void fill_arch(td_kernels *k, td_cpu_level level) {

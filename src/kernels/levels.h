@@ -26,6 +26,7 @@ void td_neon_rect(td_kernels *k);
 void td_neon_rows(td_kernels *k);
 void td_i8mm_tiles(td_kernels *k);
 void td_i8mm_tiles_k(td_kernels *k);
+void td_i8mm_rect(td_kernels *k);
 #endif
 
 #endif
