@@ -1,4 +1,5 @@
-/* Value types of the public interface that the lower layers share: cache types, speculation and sampling settings. */
+/* Value types of the public interface that the lower layers share: cache types, speculation and sampling settings,
+ * measurements. */
 #ifndef TANDEM_TYPES_H
 #define TANDEM_TYPES_H
 
@@ -66,6 +67,28 @@ typedef struct td_importance { /* one tensor's part of an importance matrix */
     const double *sums;        /* [n_mat][n_values] of squared inputs */
     const uint64_t *counts;    /* [n_mat] rows that were added */
 } td_importance;
+
+/* ---- measuring (td_engine_measure) ---- */
+
+typedef enum td_measure_kind {
+    TD_MEASURE_PREFILL, /* n prompt tokens in steps of n_batch */
+    TD_MEASURE_DECODE,  /* n single-token steps, on each of n_slots slots */
+    TD_MEASURE_VERIFY,  /* one step of n rows of one slot, all of them with an arg-max */
+    TD_MEASURE_DRAFT    /* one chain of n drafts */
+} td_measure_kind;
+
+typedef struct td_measure {
+    td_measure_kind kind;
+    int n, n_slots;       /* n_slots 0: 1 */
+    int depth;            /* positions in the cache before; computed once */
+    int n_reps, n_warmup; /* runs that are measured; runs before them that are not */
+    uint64_t seed;        /* of the random tokens */
+    bool stages;          /* also time the stages of a step */
+    /* NULL, or called by the engine's thread before each run: `rep` counts from -n_warmup to n_reps - 1. It may wait,
+     * so that several engines can take turns. */
+    void (*before)(void *user, int rep);
+    void *user;
+} td_measure;
 
 typedef struct td_logit_bias {
     uint32_t token;

@@ -246,22 +246,6 @@ TD_API void td_draft_cancel(td_engine *e, int slot); /* gives them up */
 
 /* ---- measuring (tandem bench) ----------------------------------------------------------------------------------- */
 
-typedef enum td_measure_kind {
-    TD_MEASURE_PREFILL, /* n prompt tokens in steps of n_batch */
-    TD_MEASURE_DECODE,  /* n single-token steps, on each of n_slots slots */
-    TD_MEASURE_VERIFY,  /* one step of n rows of one slot, all of them with an arg-max */
-    TD_MEASURE_DRAFT    /* one chain of n drafts */
-} td_measure_kind;
-
-typedef struct td_measure {
-    td_measure_kind kind;
-    int n, n_slots; /* n_slots 0: 1 */
-    int depth;      /* positions in the cache before */
-    int n_reps;     /* measured runs, after one that is not */
-    uint64_t seed;  /* of the random tokens */
-    bool stages;    /* also time the stages of a step */
-} td_measure;
-
 typedef struct td_stage {
     const char *name;
     int64_t ns;

@@ -8,7 +8,7 @@
 
 typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON, BENCH_JSONL, BENCH_SQL, BENCH_NONE } bench_format;
 
-enum { BENCH_MAX_REPS = 64 };
+enum { BENCH_MAX_REPS = 64, BENCH_NAME = 64 };
 
 typedef struct bench_row {
     td_engine_info info;
@@ -41,6 +41,9 @@ typedef struct bench_printer {
 void bench_begin(bench_printer *p);
 void bench_print(bench_printer *p, const bench_row *r);
 void bench_end(bench_printer *p);
+
+/* "pp512 @ d4096" */
+void bench_name(const bench_row *r, char out[BENCH_NAME]);
 
 void bench_stats(const bench_row *r, double *mean_ns, double *dev_ns, double *mean_ts, double *dev_ts,
                  double *median_ts);

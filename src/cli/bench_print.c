@@ -31,21 +31,20 @@ void bench_stats(const bench_row *r, double *mean_ns, double *dev_ns, double *me
     *median_ts = n % 2 ? ts[n / 2] : (ts[n / 2 - 1] + ts[n / 2]) / 2;
 }
 
-/* "pp512 @ d4096" */
-static void test_name(const bench_row *r, char out[64]) {
+void bench_name(const bench_row *r, char out[BENCH_NAME]) {
     int n = 0;
     if (strcmp(r->test, "pp") == 0)
-        n = snprintf(out, 64, "pp%d", r->n_prompt);
+        n = snprintf(out, BENCH_NAME, "pp%d", r->n_prompt);
     else if (strcmp(r->test, "pg") == 0)
-        n = snprintf(out, 64, "pp%d+tg%d", r->n_prompt, r->n_gen);
+        n = snprintf(out, BENCH_NAME, "pp%d+tg%d", r->n_prompt, r->n_gen);
     else if (strcmp(r->test, "verify") == 0)
-        n = snprintf(out, 64, "verify%d", r->n_gen);
+        n = snprintf(out, BENCH_NAME, "verify%d", r->n_gen);
     else if (strcmp(r->test, "draft") == 0)
-        n = snprintf(out, 64, "draft%d", r->n_gen);
+        n = snprintf(out, BENCH_NAME, "draft%d", r->n_gen);
     else
-        n = snprintf(out, 64, "%s%d", r->test, r->n_gen);
-    if (r->n_parallel > 1) n += snprintf(out + n, 64 - (size_t)n, " x%d", r->n_parallel);
-    if (r->n_depth > 0) snprintf(out + n, 64 - (size_t)n, " @ d%d", r->n_depth);
+        n = snprintf(out, BENCH_NAME, "%s%d", r->test, r->n_gen);
+    if (r->n_parallel > 1) n += snprintf(out + n, BENCH_NAME - (size_t)n, " x%d", r->n_parallel);
+    if (r->n_depth > 0) snprintf(out + n, BENCH_NAME - (size_t)n, " @ d%d", r->n_depth);
 }
 
 /* ---- Markdown ---- */
@@ -81,13 +80,13 @@ static void cell(FILE *f, bool known, int width, const char *format, double v) {
 
 static void md_row(const bench_printer *p, const bench_row *r) {
     static const char *bytes[3] = {"MiB", "GiB", "TiB"}, *count[3] = {"M", "B", "T"};
-    char model[64], size[32], params[32], test[64], speed[64];
+    char model[64], size[32], params[32], test[BENCH_NAME], speed[64];
     double mean_ns, dev_ns, mean, dev, median;
     bench_stats(r, &mean_ns, &dev_ns, &mean, &dev, &median);
     snprintf(model, sizeof model, "gemma4 %.15s %.15s", r->info.size_label, r->info.file_type);
     size_text((double)r->info.file_bytes, bytes, 1024, size);
     size_text((double)r->info.n_params, count, 1000, params);
-    test_name(r, test);
+    bench_name(r, test);
     snprintf(speed, sizeof speed, "%.2f ± %.2f", mean, dev);
     fprintf(p->out, "| %-30s | %10s | %10s | CPU        | %7d | %6s | %6s | %22s | %21s |", model, size, params,
             r->info.n_threads, td_cache_type_name(r->info.type_k), td_cache_type_name(r->info.type_v), test, speed);
@@ -160,8 +159,8 @@ static json_t *fields(const bench_row *r) {
     INT("stddev_ns", dev_ns);
     REAL("avg_ts", mean);
     REAL("stddev_ts", dev);
-    char test[64];
-    test_name(r, test);
+    char test[BENCH_NAME];
+    bench_name(r, test);
     STR("test", test);
     REAL("median_ts", median);
     INT("n_parallel", r->n_parallel);

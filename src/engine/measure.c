@@ -87,7 +87,7 @@ static td_status once(td_engine *e, call *c, int n_slots, td_error *err) {
 }
 
 static td_status check(const td_engine *e, const td_measure *m, int n_slots, td_error *err) {
-    if (m->n < 1 || m->depth < 0 || m->n_reps < 1 || n_slots > e->params.n_slots)
+    if (m->n < 1 || m->depth < 0 || m->n_reps < 1 || m->n_warmup < 0 || n_slots > e->params.n_slots)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
                        "a measurement needs n >= 1, depth >= 0, repetitions >= 1 and at most %d slots",
                        e->params.n_slots);
@@ -117,7 +117,8 @@ static td_status run_measure(td_engine *e, void *arg, td_error *err) {
         if (m->depth > 0) status = prefill(e, c, i, m->depth, err);
         td_kv_checkpoint(e->kv, (uint32_t)i);
     }
-    for (int rep = -1; rep < m->n_reps && !status; rep++) {
+    for (int rep = -m->n_warmup; rep < m->n_reps && !status; rep++) {
+        if (m->before) m->before(m->user, rep);
         uint64_t barriers = td_pool_barriers(e->pool);
         if (m->stages) td_workspace_time(e->work, true);
         int64_t t = td_clock_ns();
