@@ -17,10 +17,14 @@
 #define TIME_RATE        0.10
 #define PROBE_LEAST      4
 #define PROBE_SHARE      0.008 /* of the time may go into probes that fail */
+#define LATELY           0.9f  /* per round: what counts of earlier drafts */
 #define DEEPER           0.97f /* an unseen position is taken to be accepted like the one before, times this */
+#define ALIKE            0.9f  /* slots whose next draft is so nearly as probable as the best take turns */
 #define BASE_SEEN        2     /* measurements of a pass without drafts before the plan relies on it */
 #define BASE_AGE         256   /* rounds after which it is measured again */
-#define MARGIN           1.02  /* a deeper plan must promise this much more: measurement noise is not a gain */
+#define MARGIN           1.02  /* drafts must promise this much more than none: measurement noise is not a gain */
+#define MARGIN_SLOT      0.01  /* and so much more for each further slot: the best of many noisy plans looks too good */
+#define MARGIN_MOST      1.08
 
 void td_policy_init(td_policy *p) {
     memset(p, 0, sizeof *p);
@@ -93,6 +97,21 @@ static bool probe_due(const td_policy *p, const td_policy_slot *s, int rows, int
     return (rows + n) * base > rows * (td_policy_step_ns(p, rows + n) + draft_ns(p, n));
 }
 
+/* The slot whose next draft is accepted most probably; among those nearly as good, the one that drafted least lately:
+ * one that is always a little luckier would end long before the others. -1: none. */
+static int next_slot(const td_policy_ask *asks, const int *depth, const double *reach, int n) {
+    double most = 0;
+    int pick = -1;
+    for (int i = 0; i < n; i++)
+        if (depth[i] < asks[i].n_max && depth[i] < TD_MAX_DRAFT && reach[i] > most) most = reach[i];
+    for (int i = 0; i < n && most > 0; i++) {
+        bool may = depth[i] < asks[i].n_max && depth[i] < TD_MAX_DRAFT && reach[i] >= (double)ALIKE * most;
+        if (may && (pick < 0 || asks[i].slot->lately + (float)depth[i] < asks[pick].slot->lately + (float)depth[pick]))
+            pick = i;
+    }
+    return pick;
+}
+
 /* Cost of drafting so that drafting[i] slots take part in chain step i. */
 static double chain_ns(const td_policy *p, const int *drafting, int depth) {
     double t = 0;
@@ -122,11 +141,11 @@ void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n
     /* The time of the prompts' rows is the same for every plan. In it, drafts would look cheap against the step, and
      * the deep ones would take from the prompts the time that --prefill-ms gives them. */
     double prompts = td_policy_step_ns(p, rows) - td_policy_step_ns(p, n + n_other);
-    double tokens = n, best = tokens / (td_policy_step_ns(p, rows) - prompts + 1e-9);
+    double margin = MARGIN + MARGIN_SLOT * (n - 1);
+    if (margin > MARGIN_MOST) margin = MARGIN_MOST;
+    double tokens = n, best = margin * tokens / (td_policy_step_ns(p, rows) - prompts + 1e-9);
     for (;;) {
-        int pick = -1;
-        for (int i = 0; i < n; i++)
-            if (depth[i] < asks[i].n_max && depth[i] < TD_MAX_DRAFT && (pick < 0 || reach[i] > reach[pick])) pick = i;
+        int pick = next_slot(asks, depth, reach, n);
         if (pick < 0 || reach[pick] < 1e-3) break;
         drafting[depth[pick]]++;
         depth[pick]++;
@@ -135,13 +154,14 @@ void td_policy_plan(td_policy *p, td_policy_ask *asks, int n, int n_other, int n
         rows++;
         if (depth[pick] < TD_MAX_DRAFT) reach[pick] *= (double)belief[pick][depth[pick]];
         double rate = tokens / (td_policy_step_ns(p, rows) - prompts + chain_ns(p, drafting, deepest) + 1e-9);
-        if (rate > best * MARGIN || (rate > best && deepest > 1)) {
+        if (rate > best) {
             best = rate;
             for (int i = 0; i < n; i++) asks[i].depth = depth[i];
         }
     }
     bool probing = false; /* one at a time */
     for (int i = 0; i < n; i++) {
+        asks[i].slot->lately = LATELY * asks[i].slot->lately + (float)asks[i].depth;
         if (asks[i].depth > 0) {
             asks[i].slot->idle_rounds = 0;
             continue;

@@ -19,6 +19,7 @@ typedef struct td_policy_slot { /* acceptance of one slot; set by td_policy_slot
     float accept[TD_MAX_DRAFT]; /* measured share of draft i accepted when those before it were */
     float weight[TD_MAX_DRAFT]; /* observations behind it, forgotten exponentially */
     float prior;                /* of position 0 before anything is measured */
+    float lately;               /* drafts of the last rounds, forgotten exponentially */
     int idle_rounds;            /* since the last draft of this slot */
     bool probing;               /* its present draft is a probe */
 } td_policy_slot;
