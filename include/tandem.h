@@ -31,6 +31,7 @@ typedef void (*td_load_progress)(void *user, const char *what, uint64_t done, ui
 typedef struct td_engine_params {
     const char *model_path;
     const char *draft_path; /* NULL: no assistant */
+    td_engine *weights_of;  /* NULL, or an engine of the same files that is closed later: its weights are used */
     int n_threads;          /* 0: physical cores this process may use */
     bool pin_threads;
     int n_ctx;                            /* positions per slot; 0: the model's context */

@@ -33,6 +33,12 @@ void td_engine_params_init(td_engine_params *p) {
 
 /* ---- opening ---- */
 
+static bool same_files(const td_engine *e, const td_engine_params *p) {
+    bool drafts = e->draft_path && p->draft_path;
+    return strcmp(e->model_path, p->model_path) == 0 &&
+           (drafts ? strcmp(e->draft_path, p->draft_path) == 0 : e->draft_path == p->draft_path);
+}
+
 static td_status check(const td_engine_params *p, td_error *err) {
     if (!p->model_path || !*p->model_path)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "no model file is named (-m FILE)");
@@ -46,6 +52,8 @@ static td_status check(const td_engine_params *p, td_error *err) {
                        p->n_threads);
     if (p->n_ctx < 0)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "the context size must be 0 or more, not %d", p->n_ctx);
+    if (p->weights_of && !same_files(p->weights_of, p))
+        return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "weights are shared by engines of the same files only");
     if (p->spec.n_max < 0 || p->spec.n_max > TD_MAX_DRAFT)
         return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET, "drafts per round must be 0..%d, not %d", TD_MAX_DRAFT,
                        p->spec.n_max);
@@ -54,9 +62,6 @@ static td_status check(const td_engine_params *p, td_error *err) {
 
 static td_status load(td_engine *e, td_error *err) {
     const td_engine_params *p = &e->params;
-    td_pool_options pool = {.n_threads = p->n_threads, .pin = p->pin_threads};
-    td_status status = td_pool_create(&e->pool, &pool, err);
-    if (status) return status;
     td_model_options file = {.path = e->model_path,
                              .pool = e->pool,
                              .no_pack = !p->pack,
@@ -64,7 +69,8 @@ static td_status load(td_engine *e, td_error *err) {
                              .check_tensors = p->check_tensors,
                              .progress = p->progress,
                              .progress_user = p->progress_user};
-    if ((status = td_model_load(&e->model, &file, err))) return status;
+    td_status status = td_model_load(&e->model, &file, err);
+    if (status) return status;
     if ((status = td_vocab_from_gguf(&e->vocab, td_model_gguf(e->model), err))) {
         td_error_prefix(err, "%s", e->model_path);
         return status;
@@ -77,6 +83,15 @@ static td_status load(td_engine *e, td_error *err) {
     td_drafter_options draft = {.file = file};
     draft.file.path = e->draft_path;
     return td_drafter_load(&e->drafter, &draft, e->model, NULL, err);
+}
+
+static td_status get_weights(td_engine *e, td_error *err) {
+    const td_engine *other = e->params.weights_of;
+    if (!other) return load(e, err);
+    e->model = other->model; /* read-only from now on, as the vocabulary and the assistant are */
+    e->vocab = other->vocab;
+    e->drafter = other->drafter;
+    return TD_OK;
 }
 
 static td_kv_type kv_type(td_cache_type t) {
@@ -247,7 +262,9 @@ td_status td_engine_open(td_engine **out, const td_engine_params *params, td_err
     e->params.draft_path = e->draft_path;
     if (!e->model_path || (params->draft_path && !e->draft_path))
         status = td_fail(err, TD_ERR_MEMORY, TD_NO_OFFSET, "no memory for an engine");
-    if (!status) status = load(e, err);
+    td_pool_options pool = {.n_threads = e->params.n_threads, .pin = e->params.pin_threads};
+    if (!status) status = td_pool_create(&e->pool, &pool, err);
+    if (!status) status = get_weights(e, err);
     if (!status) status = reserve(e, err);
     const char *trace = params->spec_trace ? params->spec_trace : getenv("LLAMA_MTP_ACC_TRACE");
     if (!status) status = td_trace_open(&e->trace, trace, err);
@@ -296,9 +313,11 @@ void td_engine_close(td_engine *e) {
     td_workspace_free(e->work);
     td_park_destroy(e);
     td_kv_destroy(e->kv);
-    td_drafter_free(e->drafter);
-    td_vocab_destroy(e->vocab);
-    td_model_free(e->model);
+    if (!e->params.weights_of) {
+        td_drafter_free(e->drafter);
+        td_vocab_destroy(e->vocab);
+        td_model_free(e->model);
+    }
     td_pool_destroy(e->pool);
     pthread_mutex_destroy(&e->lock);
     pthread_cond_destroy(&e->wake);

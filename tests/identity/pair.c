@@ -44,6 +44,7 @@ td_engine *pair_open(pair_engine c) {
     td_engine_params_init(&p);
     p.model_path = c.target;
     p.draft_path = c.draft;
+    p.weights_of = c.weights_of;
     p.n_threads = c.threads;
     p.n_ctx = c.n_ctx;
     p.type_k = p.type_v = c.type;

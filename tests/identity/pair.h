@@ -18,6 +18,7 @@ void pair_remove(const pair *p);
 
 typedef struct pair_engine { /* what is not set keeps the engine's default */
     const char *target, *draft;
+    td_engine *weights_of;
     int threads, batch, slots, n_ctx;
     td_cache_type type;
     bool shift;
