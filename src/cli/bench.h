@@ -19,8 +19,9 @@ typedef struct bench_row {
     int draft_n, draft_n_accepted, draft_rounds;
     int accepted_at[TD_MAX_DRAFT];
     double draft_ms, verify_ms, speed_up; /* speed_up: against plain generation of the same run; 0 unknown */
-    double cost;                          /* verify: T(k) / T(1); draft: share of a decode step */
-    int64_t ns[BENCH_MAX_REPS];           /* per repetition */
+    double ratio;               /* of speed to the first setting's: the median of the repetitions'; 0 unknown */
+    double cost;                /* verify: T(k) / T(1); draft: share of a decode step */
+    int64_t ns[BENCH_MAX_REPS]; /* per repetition */
     int n_reps;
     int n_tokens;                     /* per repetition */
     uint64_t step_bytes;              /* weights of one decode step */
@@ -34,7 +35,7 @@ typedef struct bench_printer {
     FILE *out;
     bench_format format;
     bool extended; /* columns beyond llama-bench's */
-    bool show_depth_types;
+    bool ratios;   /* one more, with --interleave */
     int n_rows;
 } bench_printer;
 
@@ -47,5 +48,7 @@ void bench_name(const bench_row *r, char out[BENCH_NAME]);
 
 void bench_stats(const bench_row *r, double *mean_ns, double *dev_ns, double *mean_ts, double *dev_ts,
                  double *median_ts);
+/* How much faster `r` was than `first`, repetition by repetition: the median of their ratios. */
+double bench_ratio(const bench_row *r, const bench_row *first);
 
 #endif

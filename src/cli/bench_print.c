@@ -11,6 +11,11 @@ static int by_value(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+static double median(double *v, int n) {
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
 void bench_stats(const bench_row *r, double *mean_ns, double *dev_ns, double *mean_ts, double *dev_ts,
                  double *median_ts) {
     double ts[BENCH_MAX_REPS], sum = 0, squares = 0, sum_ts = 0, squares_ts = 0;
@@ -27,8 +32,16 @@ void bench_stats(const bench_row *r, double *mean_ns, double *dev_ns, double *me
     *mean_ts = sum_ts / n;
     *dev_ns = n > 1 ? sqrt(fmax(0, (squares - sum * sum / n) / (n - 1))) : 0;
     *dev_ts = n > 1 ? sqrt(fmax(0, (squares_ts - sum_ts * sum_ts / n) / (n - 1))) : 0;
-    qsort(ts, (size_t)n, sizeof *ts, by_value);
-    *median_ts = n % 2 ? ts[n / 2] : (ts[n / 2 - 1] + ts[n / 2]) / 2;
+    *median_ts = median(ts, n);
+}
+
+double bench_ratio(const bench_row *r, const bench_row *first) {
+    double ratios[BENCH_MAX_REPS];
+    int n = 0;
+    for (int i = 0; i < r->n_reps && i < first->n_reps; i++)
+        if (r->ns[i] > 0 && first->n_tokens > 0)
+            ratios[n++] = (double)first->ns[i] / (double)r->ns[i] * r->n_tokens / first->n_tokens;
+    return n > 0 ? median(ratios, n) : 0;
 }
 
 void bench_name(const bench_row *r, char out[BENCH_NAME]) {
@@ -56,12 +69,14 @@ static void md_head(const bench_printer *p) {
     if (p->extended)
         fprintf(p->out,
                 " n_max |    acc | mean len | draft ms | verify ms | speed-up | T(k)/T(1) | of limit | barriers |");
+    if (p->ratios) fprintf(p->out, " vs first |");
     fprintf(p->out,
             "\n| ------------------------------ | ---------: | ---------: | ---------- | ------: | -----: | -----: |"
             " ---------------------: | -------------------: |");
     if (p->extended)
         fprintf(p->out,
                 " ----: | -----: | -------: | -------: | --------: | -------: | --------: | -------: | -------: |");
+    if (p->ratios) fprintf(p->out, " -------: |");
     fputc('\n', p->out);
 }
 
@@ -102,6 +117,7 @@ static void md_row(const bench_printer *p, const bench_row *r) {
         cell(p->out, r->limit_share > 0, 8, "%.1f %%", 100 * r->limit_share);
         cell(p->out, r->barriers > 0 && r->n_tokens > 0, 8, "%.0f", (double)r->barriers);
     }
+    if (p->ratios) cell(p->out, r->ratio > 0, 8, "%.3f", r->ratio);
     fputc('\n', p->out);
     fflush(p->out);
 }
@@ -173,6 +189,7 @@ static json_t *fields(const bench_row *r) {
     INT("verify_ns", r->verify_ms * 1e6);
     REAL("cost", r->cost);
     REAL("speed_up", r->speed_up);
+    REAL("ratio_to_first", r->ratio);
     REAL("limit_share", r->limit_share);
     INT("step_bytes", r->step_bytes);
     INT("barriers", r->barriers);

@@ -13,9 +13,37 @@ static void stamp(char out[32]) {
     strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &t);
 }
 
-static void print_row(bench *b, const bench_row *r) {
-    bench_print(&b->out, r);
-    bench_print(&b->err, r);
+static void pass_turn(const bench *b) {
+    if (b->turns) bench_turns_pass(b->turns, b->turn);
+}
+
+/* ---- rows ---- */
+
+static void keep_row(bench *b, const bench_row *r) {
+    bench_row *rows = realloc(b->rows, (size_t)(b->n_rows + 1) * sizeof *rows);
+    if (!rows) return; /* then others have no ratio to it */
+    b->rows = rows;
+    rows[b->n_rows++] = *r;
+}
+
+/* The last row of the same test; settings may differ in all else. */
+static const bench_row *same_test(const bench *b, const bench_row *r) {
+    for (int i = b->n_rows - 1; i >= 0; i--) {
+        const bench_row *x = &b->rows[i];
+        if (strcmp(x->test, r->test) == 0 && x->n_prompt == r->n_prompt && x->n_gen == r->n_gen &&
+            x->n_parallel == r->n_parallel && x->n_draft_max == r->n_draft_max)
+            return x;
+    }
+    return NULL;
+}
+
+/* The first setting comes to each test before the others, so its row is there. */
+static void print_row(bench *b, bench_row *r) {
+    if (b->first == b) keep_row(b, r);
+    const bench_row *first = b->first ? same_test(b->first, r) : NULL;
+    if (first) r->ratio = bench_ratio(r, first);
+    bench_print(b->out, r);
+    bench_print(b->err, r);
 }
 
 static void print_stages(const bench *b, const td_measured *m) {
@@ -44,16 +72,19 @@ typedef struct run {
 /* `rep` below 0: not measured. */
 static void before_run(void *user, int rep) {
     const run *u = user;
+    pass_turn(u->b);
     if (!u->b->o->progress) return;
-    char name[BENCH_NAME];
+    char name[BENCH_NAME], setting[32] = "";
     bench_name(u->r, name);
+    if (u->b->turns) snprintf(setting, sizeof setting, "setting %d: ", u->b->turn + 1);
     if (rep < 0)
-        fprintf(stderr, "tandem bench: %s: warm-up\n", name);
+        fprintf(stderr, "tandem bench: %s%s: warm-up\n", setting, name);
     else
-        fprintf(stderr, "tandem bench: %s: run %d/%d\n", name, rep + 1, (int)u->b->o->reps);
+        fprintf(stderr, "tandem bench: %s%s: run %d/%d\n", setting, name, rep + 1, (int)u->b->o->reps);
 }
 
-/* Measures; fills times, bytes, barriers. False: reported. */
+/* Measures; fills times, bytes, barriers. False: reported. Settings that take turns have tokens of their own: with the
+ * same ones the first setting alone would wait for their embedding rows, which stay in the file until they are read. */
 static bool measure(bench *b, td_measure_kind kind, int n, int depth, int slots, bench_row *r) {
     run u = {b, r};
     td_measure what = {.kind = kind,
@@ -62,14 +93,16 @@ static bool measure(bench *b, td_measure_kind kind, int n, int depth, int slots,
                        .n_slots = slots,
                        .n_reps = (int)b->o->reps,
                        .n_warmup = b->o->warmup ? 1 : 0,
-                       .seed = (uint64_t)b->o->seed,
+                       .seed = (uint64_t)(b->o->seed + b->turn),
                        .stages = b->o->stages,
                        .before = before_run,
                        .user = &u};
     td_measured m;
     td_error err = {0};
     stamp(r->time);
-    if (td_engine_measure(b->e, &what, &m, &err)) {
+    td_status status = td_engine_measure(b->e, &what, &m, &err);
+    pass_turn(b); /* the others have their last run before anything else is done */
+    if (status) {
         fprintf(stderr, "tandem bench: %s\n", err.text);
         b->failed = true;
         return false;
@@ -276,6 +309,7 @@ static void tgs_test(bench *b, int n, int depth, int slots, int n_max) {
         if (!generate(b, n, depth, slots, false, n_max, rep, &plain) ||
             !generate(b, n, depth, slots, true, n_max, rep, &spec))
             return;
+    pass_turn(b);
     double a = median_ns(&plain), c = median_ns(&spec);
     spec.speed_up = c > 0 ? a / c * spec.n_tokens / plain.n_tokens : 0;
     if (spec.draft_rounds > 0) {
@@ -289,8 +323,8 @@ static void tgs_test(bench *b, int n, int depth, int slots, int n_max) {
 void bench_run_tests(bench *b) {
     const bench_plan *p = b->p;
     if (b->o->limits) read_limits(b);
-    for (int d = 0; d < p->depths.n; d++) {
-        int depth = p->depths.at[d];
+    for (int d = 0; d < b->set.n_depths; d++) {
+        int depth = b->set.depths[d];
         for (int i = 0; i < p->prompts.n; i++)
             if (p->prompts.at[i] > 0) prefill_test(b, p->prompts.at[i], depth);
         for (int s = 0; s < p->slots.n; s++)

@@ -45,8 +45,8 @@ static const td_option bench_table[] = {
      .max = 16384,
      .help = "Logical batch"},
     {.kind = TD_OPT_LIST, .names = "--ubatch-size -ub", AT(ubatch), .arg = "N", .help = "Rows of a pass (512)"},
-    {.kind = TD_OPT_LIST, .names = "--cache-type-k -ctk", AT(types_k), .arg = "TYPE", .help = "Keys (f16)"},
-    {.kind = TD_OPT_LIST, .names = "--cache-type-v -ctv", AT(types_v), .arg = "TYPE", .help = "Values (f16)"},
+    {.kind = TD_OPT_LIST, .names = "--cache-type-k -ctk", AT(types_k), .arg = "TYPE", .help = "Keys (f16); a list"},
+    {.kind = TD_OPT_LIST, .names = "--cache-type-v -ctv", AT(types_v), .arg = "TYPE", .help = "Values (f16); a list"},
     {.kind = TD_OPT_LIST, .names = "--spec-draft-n-max", AT(n_max), .arg = "N", .help = "Drafts per round (3)"},
     {.kind = TD_OPT_SWITCH, .names = "--spec-fixed", AT(fixed), .help = "No depth policy"},
     {.kind = TD_OPT_INT,
@@ -79,6 +79,12 @@ static const td_option bench_table[] = {
      AT(warmup),
      .negative = "--no-warmup",
      .help = "Before them one that does not count (default)"},
+    {.kind = TD_OPT_SWITCH,
+     .names = "--interleave",
+     AT(interleave),
+     .help =
+         "Settings (models, threads, cache types, depths) in turn: a repetition of each, then the next of each, and "
+         "the median of their ratios to the first one; -ctk and -ctv lists of one length go in pairs"},
     {.kind = TD_OPT_INT, .names = "--seed", AT(seed), .arg = "N", .def = "1", .help = "Of the random tokens"},
     {.kind = TD_OPT_FLOAT,
      .names = "--delay",
@@ -174,6 +180,26 @@ static bool parse_ints(const char *flag, const td_option_list *l, const char *de
     return true;
 }
 
+/* Names of cache types, apart by commas. */
+static bool parse_types(const char *flag, const td_option_list *l, bench_ints *out) {
+    if (l->n == 0) return push(out, TD_CACHE_F16);
+    for (int i = 0; i < l->n; i++)
+        for (const char *at = l->items[i]; *at;) {
+            size_t len = strcspn(at, ",");
+            char name[16];
+            td_cache_type type;
+            td_error err = {0};
+            snprintf(name, sizeof name, "%.*s", (int)len, at);
+            if (td_cache_type_from_flag(flag, name, &type, &err)) {
+                fprintf(stderr, "tandem bench: %s\n", err.text);
+                return false;
+            }
+            if (!push(out, type)) return false;
+            at += len + (at[len] == ',');
+        }
+    return out->n > 0;
+}
+
 static bool make_plan(const bench_options *o, bench_plan *p) {
     bool given = o->prompts.n || o->gens.n || o->pgs.n || o->verify.n || o->draft.n || o->tgs.n;
     if (!parse_ints("-p", &o->prompts, given ? NULL : "512", &p->prompts) ||
@@ -181,6 +207,7 @@ static bool make_plan(const bench_options *o, bench_plan *p) {
         !parse_ints("--verify", &o->verify, NULL, &p->verify) ||
         !parse_ints("--draft-steps", &o->draft, !given && o->draft_model ? "1" : NULL, &p->draft) ||
         !parse_ints("-np", &o->slots, "1", &p->slots) || !parse_ints("-t", &o->threads, "0", &p->threads) ||
+        !parse_types("-ctk", &o->types_k, &p->types_k) || !parse_types("-ctv", &o->types_v, &p->types_v) ||
         !parse_ints("-ub", &o->ubatch, "512", &p->ubatch) ||
         !parse_ints("--spec-draft-n-max", &o->n_max, "3", &p->n_max) || !parse_ints("--tgs", &o->tgs, NULL, &p->tgs))
         return false;
@@ -221,21 +248,23 @@ static void print_memory(const bench *b) {
             (double)b->base.info.work_bytes / 1048576, (double)use.ru_maxrss / 1024);
 }
 
-static bool with_engine(bench *b, const char *model, int threads, int ubatch, const char *type_k, const char *type_v) {
+/* `weights_of`: an engine of the same model, or NULL. */
+static bool open_engine(bench *b, td_engine *weights_of) {
     td_engine_flags f;
     td_engine_flags_init(&f);
-    f.model = model;
+    f.model = b->set.model;
     f.draft = b->o->draft_model;
+    f.weights_of = weights_of;
     f.n_ctx = context_needed(b->p);
     f.n_batch = b->o->batch;
-    f.n_ubatch = ubatch;
-    f.n_threads = threads;
+    f.n_ubatch = b->set.ubatch;
+    f.n_threads = b->set.threads;
     f.n_slots = most(&b->p->slots);
     f.prefill_ms = 0;
     f.pack = b->o->pack;
     f.pack_cache = b->o->pack_cache;
-    f.type_k = type_k;
-    f.type_v = type_v;
+    f.type_k = td_cache_type_name(b->set.type_k);
+    f.type_v = td_cache_type_name(b->set.type_v);
     f.type_k_swa = f.type_v_swa = "auto";
     f.n_checkpoints = 4;
     f.cache_ram_mib = 8192;
@@ -245,28 +274,133 @@ static bool with_engine(bench *b, const char *model, int threads, int ubatch, co
     f.log_verbosity = 2;
     b->e = td_engine_from_flags("bench", &f);
     if (!b->e) return false;
-    b->base = (bench_row){.n_batch = (int)b->o->batch, .n_ubatch = ubatch, .n_parallel = 1, .n_draft_max = -1};
+    b->base = (bench_row){.n_batch = (int)b->o->batch, .n_ubatch = b->set.ubatch, .n_parallel = 1, .n_draft_max = -1};
     td_engine_get_info(b->e, &b->base.info);
-    b->decode_ns = 0;
+    return true;
+}
+
+/* ---- all settings ---- */
+
+static bool run_alone(bench *b) {
+    if (!open_engine(b, NULL)) return false;
     bench_run_tests(b);
     if (b->o->memory) print_memory(b);
     td_engine_close(b->e);
     return !b->failed;
 }
 
-static bool run_all(bench *b) {
-    const bench_options *o = b->o;
-    static const char *f16[] = {"f16"};
-    const char *const *ks = o->types_k.n ? o->types_k.items : f16, *const *vs = o->types_v.n ? o->types_v.items : f16;
-    int n_k = o->types_k.n ? o->types_k.n : 1, n_v = o->types_v.n ? o->types_v.n : 1;
-    for (int m = 0; m < o->models.n; m++)
-        for (int t = 0; t < b->p->threads.n; t++)
-            for (int u = 0; u < b->p->ubatch.n; u++)
-                for (int k = 0; k < n_k; k++)
-                    for (int v = 0; v < n_v; v++)
-                        if (!with_engine(b, o->models.items[m], b->p->threads.at[t], b->p->ubatch.at[u], ks[k], vs[v]))
-                            return false;
+static void *take_turns(void *arg) {
+    bench *b = arg;
+    bench_turns_wait(b->turns, b->turn);
+    bench_run_tests(b);
+    bench_turns_leave(b->turns, b->turn);
+    return NULL;
+}
+
+static td_engine *engine_of(const bench *all, int n, const char *model) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(all[i].set.model, model) == 0) return all[i].e;
+    return NULL;
+}
+
+/* Each setting on a thread of its own, of which one runs at a time: a repetition of each, then the next of each. */
+static bool run_in_turn(bench *all, int n) {
+    bench_turns turns;
+    pthread_t threads[BENCH_MAX_TURNS];
+    int n_open = 0, n_started = 0;
+    bool ok = true;
+    while (n_open < n && open_engine(&all[n_open], engine_of(all, n_open, all[n_open].set.model))) n_open++;
+    bench_turns_init(&turns, n);
+    for (int i = 0; i < n; i++) {
+        all[i].turns = &turns;
+        all[i].turn = i;
+        all[i].first = &all[0];
+    }
+    if (n_open == n)
+        while (n_started < n && !pthread_create(&threads[n_started], NULL, take_turns, &all[n_started])) n_started++;
+    for (int i = n_started; i < n; i++) bench_turns_leave(&turns, i);
+    for (int i = 0; i < n_started; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < n; i++) ok = ok && i < n_started && !all[i].failed;
+    for (int i = 0; i < n_open && all[0].o->memory; i++) print_memory(&all[i]);
+    for (int i = n_open - 1; i >= 0; i--) td_engine_close(all[i].e); /* the owner of the weights last */
+    free(all[0].rows);
+    bench_turns_destroy(&turns);
+    return ok;
+}
+
+/* ---- settings ---- */
+
+typedef struct settings {
+    bench_setting *at; /* [n] */
+    int n, cap;
+} settings;
+
+static bool add(settings *all, bench_setting s) {
+    if (all->n == all->cap) {
+        int cap = all->cap > 0 ? 2 * all->cap : 16;
+        bench_setting *at = realloc(all->at, (size_t)cap * sizeof *at);
+        if (!at) return false;
+        all->at = at;
+        all->cap = cap;
+    }
+    all->at[all->n++] = s;
     return true;
+}
+
+/* One after the other: all depths on an engine. In turn: an engine for each. */
+static bool add_depths(settings *all, const bench_plan *p, bool interleave, bench_setting s) {
+    s.depths = p->depths.at;
+    s.n_depths = interleave ? 1 : p->depths.n;
+    bool ok = add(all, s);
+    for (int d = 1; interleave && ok && d < p->depths.n; d++) {
+        s.depths = &p->depths.at[d];
+        ok = add(all, s);
+    }
+    return ok;
+}
+
+/* One after the other: every type of keys with every type of values, as llama-bench does. In turn: in pairs. */
+static bool add_types(settings *all, const bench_plan *p, bool interleave, bench_setting s) {
+    const bench_ints *ks = &p->types_k, *vs = &p->types_v;
+    bool pairs = interleave && ks->n == vs->n, ok = true;
+    for (int k = 0; k < ks->n; k++)
+        for (int v = pairs ? k : 0; ok && v < (pairs ? k + 1 : vs->n); v++) {
+            s.type_k = (td_cache_type)ks->at[k];
+            s.type_v = (td_cache_type)vs->at[v];
+            ok = add_depths(all, p, interleave, s);
+        }
+    return ok;
+}
+
+static bool make_settings(settings *all, const bench_options *o, const bench_plan *p) {
+    bool ok = true;
+    for (int m = 0; m < o->models.n; m++)
+        for (int t = 0; t < p->threads.n; t++)
+            for (int u = 0; ok && u < p->ubatch.n; u++) {
+                bench_setting s = {.model = o->models.items[m], .threads = p->threads.at[t], .ubatch = p->ubatch.at[u]};
+                ok = add_types(all, p, o->interleave, s);
+            }
+    if (!ok) fprintf(stderr, "tandem bench: no memory\n");
+    if (ok && o->interleave && all->n > BENCH_MAX_TURNS) {
+        fprintf(stderr, "tandem bench: --interleave: %d settings, at most %d\n", all->n, BENCH_MAX_TURNS);
+        return false;
+    }
+    return ok;
+}
+
+static bool run_all(const bench_options *o, const bench_plan *p, bench_printer *out, bench_printer *err) {
+    settings all = {0};
+    bool ok = make_settings(&all, o, p);
+    bench *b = ok ? calloc((size_t)all.n, sizeof *b) : NULL;
+    for (int i = 0; b && i < all.n; i++) b[i] = (bench){.o = o, .p = p, .out = out, .err = err, .set = all.at[i]};
+    ok = b != NULL;
+    if (ok && o->interleave)
+        ok = run_in_turn(b, all.n);
+    else
+        for (int i = 0; ok && i < all.n; i++) ok = run_alone(&b[i]);
+    free(b);
+    free(all.at);
+    return ok;
 }
 
 int td_cmd_bench(int argc, char **argv) {
@@ -283,15 +417,15 @@ int td_cmd_bench(int argc, char **argv) {
     if (o.models.n == 0) {
         fprintf(stderr, "tandem bench: no model is named (-m FILE)\n");
     } else if (p && make_plan(&o, p)) {
-        bench b = {.o = &o,
-                   .p = p,
-                   .out = {.out = stdout, .format = (bench_format)o.format, .extended = true},
-                   .err = {.out = stderr, .format = (bench_format)o.format_err, .extended = true}};
-        bench_begin(&b.out);
-        bench_begin(&b.err);
-        code = run_all(&b) ? 0 : 1;
-        bench_end(&b.out);
-        bench_end(&b.err);
+        bench_printer out = {.out = stdout, .format = (bench_format)o.format, .extended = true, .ratios = o.interleave},
+                      err = out;
+        err.out = stderr;
+        err.format = (bench_format)o.format_err;
+        bench_begin(&out);
+        bench_begin(&err);
+        code = run_all(&o, p, &out, &err) ? 0 : 1;
+        bench_end(&out);
+        bench_end(&err);
     }
     free(p);
     td_options_free(sets);

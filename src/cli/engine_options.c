@@ -685,7 +685,7 @@ static td_status spec(td_engine_flags *f, td_spec_params *s, td_error *err) {
 
 /* ---- engine ---- */
 
-static td_status cache_type(const char *flag, const char *name, td_cache_type *out, td_error *err) {
+td_status td_cache_type_from_flag(const char *flag, const char *name, td_cache_type *out, td_error *err) {
     if (td_cache_type_parse(name, out)) return TD_OK;
     return td_fail(err, TD_ERR_ARGUMENT, TD_NO_OFFSET,
                    "%s: unknown cache type '%s': f32, f16, bf16, q8_0, q4_0, turbo4, turbo3 or turbo2", flag, name);
@@ -705,6 +705,7 @@ td_status td_engine_params_from_flags(td_engine_flags *f, td_engine_params *p, t
     p->n_checkpoints = (int)f->n_checkpoints;
     p->n_logit_rows = f->n_logit_rows;
     p->importance = f->importance;
+    p->weights_of = f->weights_of;
     p->cache_reuse = (int)f->cache_reuse;
     p->n_cache_protect = (int)f->cache_protect;
     p->context_shift = f->context_shift;
@@ -712,10 +713,10 @@ td_status td_engine_params_from_flags(td_engine_flags *f, td_engine_params *p, t
     p->pack_cache = f->pack_cache;
     p->check_tensors = f->check_tensors;
     p->spec_trace = f->spec_trace;
-    td_status status = cache_type("-ctk", f->type_k, &p->type_k, err);
-    if (!status) status = cache_type("-ctv", f->type_v, &p->type_v, err);
-    if (!status) status = cache_type("-ctks", f->type_k_swa, &p->type_k_swa, err);
-    if (!status) status = cache_type("-ctvs", f->type_v_swa, &p->type_v_swa, err);
+    td_status status = td_cache_type_from_flag("-ctk", f->type_k, &p->type_k, err);
+    if (!status) status = td_cache_type_from_flag("-ctv", f->type_v, &p->type_v, err);
+    if (!status) status = td_cache_type_from_flag("-ctks", f->type_k_swa, &p->type_k_swa, err);
+    if (!status) status = td_cache_type_from_flag("-ctvs", f->type_v_swa, &p->type_v_swa, err);
     return status ? status : spec(f, &p->spec, err);
 }
 

@@ -22,8 +22,9 @@ typedef struct td_engine_flags {
     int spec_accept;
     const char *spec_trace;
     int64_t log_verbosity;
-    int n_logit_rows; /* set by the command */
-    bool importance;  /* set by the command */
+    int n_logit_rows;      /* set by the command */
+    bool importance;       /* set by the command */
+    td_engine *weights_of; /* set by the command */
     bool verbose;
     td_progress progress;
 } td_engine_flags;
@@ -45,6 +46,8 @@ extern const td_option td_sampling_options[];
 
 void td_engine_flags_init(td_engine_flags *f);
 void td_sampling_flags_init(td_sampling_flags *f);
+
+td_status td_cache_type_from_flag(const char *flag, const char *name, td_cache_type *out, td_error *err);
 
 /* Turns the flags into parameters; the strings are borrowed from `f`. Prints nothing. */
 td_status td_engine_params_from_flags(td_engine_flags *f, td_engine_params *p, td_error *err);
