@@ -30,8 +30,8 @@ static void fill_arch(td_kernels *k, td_cpu_level level) {
     if (level >= TD_CPU_AVX512) {
         td_avx512_tiles(k);
         td_avx512_tiles_k(k);
-        td_avx512_pairs(k);
         td_avx512_rect(k);
+        td_avx512_pairs(k); /* after the rectangles, which then begin later */
         td_avx512_rows(k);
     }
 }

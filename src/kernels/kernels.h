@@ -57,6 +57,7 @@ typedef struct td_kernels {
     td_tile_fn wide[24];           /* 16 tokens, two panels; NULL: none */
     td_expand_fn expand[24];       /* for many tokens; NULL: none, tiles serve them */
     td_rect_fn rect[24];
+    int32_t rect_from[24]; /* tokens from which they are faster */
 } td_kernels;
 
 const td_kernels *td_kernels_get(void);

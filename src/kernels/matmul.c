@@ -21,18 +21,9 @@ enum {
     GLU_RUN = 16,
     PAIR_ROWS = 4
 };
-/* Rows from which expanding pays, against tiles (E2B Q4_0, 16 rows: 87 ms, tiles 71) and against pairs (64
- * rows: 228 ms, pairs 201; 512: 1506 and 1630); groups of one pass over the rows (their results, 256 KB for 512 rows,
- * stay in L2); rows and blocks of 32 results of a fused product between two quantisations (2 x 64 KB). */
-enum {
-    RECT_MIN = 48,
-    RECT_MIN_PAIRS = 192,
-    RECT_FEW = 64,
-    RECT_GROUPS = 8,
-    GLU_TOK = 512,
-    GLU_PAIRS = 1,
-    GLU_LD = GLU_PAIRS * TD_RECT_ROWS
-};
+/* Groups of one pass over the rows (their results, 256 KB for 512 rows, stay in L2); rows and blocks of 32 results of a
+ * fused product between two quantisations (2 x 64 KB). */
+enum { RECT_FEW = 64, RECT_GROUPS = 8, GLU_TOK = 512, GLU_PAIRS = 1, GLU_LD = GLU_PAIRS * TD_RECT_ROWS };
 
 /* The beginning of every scratch. */
 typedef struct rect_mem {
@@ -235,8 +226,7 @@ static void pairs_matmul(const view *v, const td_matrix *m, int32_t expert, int6
 /* ---- many rows of quantised weights ---- */
 
 static bool use_rect(const view *v, const td_matrix *m, int32_t n_tok) {
-    int32_t least = v->kern->pair[v->form->id][TD_PANEL] ? RECT_MIN_PAIRS : RECT_MIN;
-    return n_tok >= least && direct(m) && v->kern->rect[v->form->id];
+    return v->kern->rect[v->form->id] && n_tok >= v->kern->rect_from[v->form->id] && direct(m);
 }
 
 /* The expanded blocks from block `b` (of 32) times rows [t, t + n), for 32 rows of W. Rows from t on stand in whole

@@ -16,7 +16,9 @@
 
 #include <string.h>
 
-enum { PAIR_TOK = 4, PAIR_SUMS = 2 * PAIR_TOK };
+/* RECT_FROM: rows from which rectangles (rect.h) are faster: E2B Q4_0 takes 228 ms for 64 rows as rectangles and 201 as
+ * pairs, 1506 and 1630 for 512. */
+enum { PAIR_TOK = 4, PAIR_SUMS = 2 * PAIR_TOK, RECT_FROM = 192 };
 
 #define TD_PAIR_FORMS(X) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(IQ4_NL)
 
@@ -113,6 +115,7 @@ TD_INLINE void pair_run(const td_tile_args *a, int form, int T, bool only) {
                                                   pair_##form##_7,                                                     \
                                                   pair_##form##_8};                                                    \
         memcpy(k->pair[TD_FORM_##form], list, sizeof list);                                                            \
+        k->rect_from[TD_FORM_##form] = RECT_FROM;                                                                      \
     }
 
 #endif

@@ -19,13 +19,13 @@ enum { PASS_ROWS = 8, RUNS = 4, PAIRS = TD_RECT_TOK / 2 };
 
 TD_INLINE void expand_sub(td_expanded *to, int form, int g, int64_t at, const vb v[8], const vf s[2], const vf m[2],
                           int r) {
+    uint8_t *codes = to->codes[at][g][RUNS * (r / PASS_ROWS)] + 8 * (r % PASS_ROWS);
     TD_UNROLL
     for (int i = 0; i < RUNS; i++) {
-        uint8_t *line = to->codes[at][g][RUNS * (r / PASS_ROWS) + i] + 8 * (r % PASS_ROWS);
         vb u[2];
         square_codes(u, v[2 * i], v[2 * i + 1], form_zero_log2(form));
-        vb_store(line, u[0]);
-        vb_store(line + 16, u[1]);
+        vb_store(codes + 64 * i, u[0]);
+        vb_store(codes + 64 * i + 16, u[1]);
     }
     for (int h = 0; h < (form_halves(form) ? 2 : 1); h++) {
         for (int p = 0; p < 2; p++) {

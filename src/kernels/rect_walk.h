@@ -60,6 +60,7 @@ TD_INLINE void rect_run(const struct td_rect_args *a, int form) {
 
 #define TD_RECT_ENTRY(form)                                                                                            \
     k->expand[TD_FORM_##form] = expand_##form;                                                                         \
-    k->rect[TD_FORM_##form] = rect_##form;
+    k->rect[TD_FORM_##form] = rect_##form;                                                                             \
+    k->rect_from[TD_FORM_##form] = TD_RECT_FROM;
 
 #endif

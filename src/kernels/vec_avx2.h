@@ -8,6 +8,8 @@
 
 /* 16 registers: 4 accumulators, 8 lines of codes, scale, dot, product, broadcast. */
 enum { TD_R = 8, TD_ACC = 4, TD_ACC_FLOATS = 8, TD_SUBS_UNROLLED = 1, TD_RECT_P = 2, TD_RECT_T = 2, TD_RECT_LINES = 1 };
+/* Rows from which rectangles are faster than tiles: E2B Q4_0 takes 87 ms for 16 rows as rectangles, 71 as tiles. */
+enum { TD_RECT_FROM = 48 };
 typedef __m256 vf;
 typedef __m256i vi, vb;
 typedef unsigned short vec_u16 __attribute__((vector_size(32)));

@@ -16,6 +16,8 @@ enum {
     TD_RECT_T = 4,
     TD_RECT_LINES = 1
 };
+/* Rows from which rectangles are faster than tiles: E2B Q4_0 takes 87 ms for 16 rows as rectangles, 71 as tiles. */
+enum { TD_RECT_FROM = 48 };
 typedef __m512 vf;
 typedef __m512i vi, vb;
 typedef unsigned short vec_u16 __attribute__((vector_size(64)));

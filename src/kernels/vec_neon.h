@@ -16,6 +16,9 @@ enum {
     TD_RECT_T = 4,
     TD_RECT_LINES = 4
 };
+/* Rows from which rectangles take fewer instructions than tiles, counted in an emulator: at 16 rows of Q4_0 5 % (i8mm
+ * 14 %), of Q6_K 38 % (30 %), at 12 still less for some. */
+enum { TD_RECT_FROM = 16 };
 typedef float32x4_t vf;
 typedef int32x4_t vi;
 typedef uint8x16_t vb;
