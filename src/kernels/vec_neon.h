@@ -65,12 +65,14 @@ V_OP vf vf_bf16(const uint8_t *p) {
     return vreinterpretq_f32_u32(vshll_n_u16(h, 16));
 }
 V_OP vf vf_u8(const uint8_t *p) {
-    const float x[4] = {(float)p[0], (float)p[1], (float)p[2], (float)p[3]};
-    return vld1q_f32(x);
+    uint32_t x;
+    memcpy(&x, p, 4);
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(x)))));
 }
 V_OP vf vf_i8(const uint8_t *p) {
-    const float x[4] = {(float)(int8_t)p[0], (float)(int8_t)p[1], (float)(int8_t)p[2], (float)(int8_t)p[3]};
-    return vld1q_f32(x);
+    uint32_t x;
+    memcpy(&x, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(x)))));
 }
 V_OP vb vb_load(const uint8_t *p) {
     return vld1q_u8(p);
@@ -103,11 +105,29 @@ V_OP vb vb_or_masked(vb a, const uint8_t *mask, int r, int value) {
     return vorrq_u8(a, vandq_u8(vtstq_u8(k, bit), vdupq_n_u8((uint8_t)value)));
 }
 
+/* s + the products of a line of codes and lane i % 4 of a, which the instruction wants as a constant. */
+V_OP vi vi_dot_lane(vi s, vb codes, vi a, int i) {
+    const int8x16_t w = vreinterpretq_s8_u8(codes), q = vreinterpretq_s8_s32(a);
+    switch (i % 4) {
+    case 0:
+        return vdotq_laneq_s32(s, w, q, 0);
+    case 1:
+        return vdotq_laneq_s32(s, w, q, 1);
+    case 2:
+        return vdotq_laneq_s32(s, w, q, 2);
+    default:
+        return vdotq_laneq_s32(s, w, q, 3);
+    }
+}
+V_OP vi vi_acts(const uint8_t *q) { /* those of four lines */
+    return vreinterpretq_s32_u8(vld1q_u8(q));
+}
+
 /* Exact sum over n lines of codes (u8) * activations (i8), less 2^zero_log2 for each code (sum8: -8 * the sum of
  * activations). The instruction multiplies signed bytes: codes below 128 are as they are, codes of 8 bits become
  * code - 128, which needs no correction. */
 V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, const uint8_t *sum8) {
-    vi s = vdupq_n_s32(0);
+    vi s = vdupq_n_s32(0), a = s;
     if (zero_log2 > 0 && bits < 8) {
         int32_t s8;
         memcpy(&s8, sum8, 4);
@@ -115,42 +135,22 @@ V_OP vi vi_dot(const vb *v, const uint8_t *q, int n, int bits, int zero_log2, co
     }
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
-        int32_t c;
-        memcpy(&c, q + 4 * i, 4);
-        vb w = bits == 8 ? veorq_u8(v[i], vdupq_n_u8(128)) : v[i];
-        s = vdotq_s32(s, vreinterpretq_s8_u8(w), vreinterpretq_s8_s32(vdupq_n_s32(c)));
+        if (i % 4 == 0) a = vi_acts(q + 4 * i);
+        s = vi_dot_lane(s, bits == 8 ? veorq_u8(v[i], vdupq_n_u8(128)) : v[i], a, i);
     }
     return s;
 }
 
 /* ---- for rect.h: codes are expanded to signed bytes, without what was added to make them unsigned, so that nothing
- * is left to correct; a vector of activations holds those of four lines ---- */
+ * is left to correct ---- */
 
 V_OP vb vb_expanded(vb v, int zero_log2) {
     return zero_log2 > 0 ? vsubq_u8(v, vdupq_n_u8((uint8_t)(1u << zero_log2))) : v;
 }
-V_OP vi vi_acts(const uint8_t *q) {
-    return vreinterpretq_s32_u8(vld1q_u8(q));
-}
-/* Line i of a dot product into s: expanded codes w times lane i % 4 of a, which the instruction wants as a constant. */
+/* Line i of a dot product into s. */
 V_OP void vi_mac(vi *s, vi *part, vb w, vi a, int i, int n, int bits, int zero_log2, const uint8_t *sum8) {
-    const int8x16_t u = vreinterpretq_s8_u8(w), q = vreinterpretq_s8_s32(a);
-    const vi from = i == 0 ? vdupq_n_s32(0) : *s;
     (void)part, (void)n, (void)bits, (void)zero_log2, (void)sum8;
-    switch (i % 4) {
-    case 0:
-        *s = vdotq_laneq_s32(from, u, q, 0);
-        break;
-    case 1:
-        *s = vdotq_laneq_s32(from, u, q, 1);
-        break;
-    case 2:
-        *s = vdotq_laneq_s32(from, u, q, 2);
-        break;
-    default:
-        *s = vdotq_laneq_s32(from, u, q, 3);
-        break;
-    }
+    *s = vi_dot_lane(i == 0 ? vdupq_n_s32(0) : *s, w, a, i);
 }
 
 /* ---- for rows.h ---- */
