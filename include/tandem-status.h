@@ -15,7 +15,7 @@ extern "C" {
     X(OK, 200, "no error")                                                                                             \
     X(ERR_ARGUMENT, 400, "a value given by the caller is not acceptable")                                              \
     X(ERR_FORMAT, 400, "the data is malformed")                                                                        \
-    X(ERR_UNSUPPORTED, 501, "well formed, but not supported")                                                          \
+    X(ERR_UNSUPPORTED, 400, "well formed, but not supported")                                                          \
     X(ERR_MISMATCH, 400, "two things that must fit together do not")                                                   \
     X(ERR_NOT_FOUND, 404, "it does not exist")                                                                         \
     X(ERR_ACCESS, 403, "permission denied")                                                                            \

@@ -286,7 +286,7 @@ http_turn serve_detokenize(server *s, http_exchange *x) {
     td_tokens_free(&ids);
     td_buf_free(&text);
     td_arena_destroy(b.arena);
-    if (status) return answer_error(x, MSG_CHAT, 400, "tokens", NULL, "%s", err.text);
+    if (status) return answer_error(x, MSG_CHAT, td_status_http(status), "tokens", NULL, "%s", err.text);
     return answer_json(x, 200, json_pack("{s:o}", "content", content));
 }
 
@@ -309,7 +309,7 @@ static bool render(rendered *p, server *s, http_exchange *x, api kind, msg_diale
     td_status status = chat_read(s, kind, owner_of(s, x), p->body.json, p->body.arena, &p->r, &err);
     const char *param = status ? p->r.param : NULL;
     if (!status) status = chat_prompt(s, &p->r, p->body.arena, &p->prompt, &p->ids, &err);
-    if (status) p->body.turn = answer_error(x, d, 400, param, NULL, "%s", err.text);
+    if (status) p->body.turn = answer_error(x, d, td_status_http(status), param, NULL, "%s", err.text);
     if (status) td_arena_destroy(p->body.arena);
     return !status;
 }

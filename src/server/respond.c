@@ -38,13 +38,7 @@ http_turn answer_error(http_exchange *x, msg_dialect d, int status, const char *
 }
 
 http_turn answer_td_error(http_exchange *x, msg_dialect d, const td_error *err) {
-    int status = err->code == TD_ERR_BUSY ? 429
-                 : err->code == TD_ERR_ARGUMENT || err->code == TD_ERR_FORMAT || err->code == TD_ERR_LIMIT ||
-                         err->code == TD_ERR_UNSUPPORTED || err->code == TD_ERR_CONTEXT
-                     ? 400
-                 : err->code == TD_ERR_NOT_FOUND ? 404
-                                                 : 500;
-    return answer_error(x, d, status, NULL, NULL, "%s", err->text);
+    return answer_error(x, d, td_status_http(err->code), NULL, NULL, "%s", err->text);
 }
 
 http_turn answer_field_error(http_exchange *x, const char *field, const td_error *err) {

@@ -267,8 +267,7 @@ static http_turn fail_job(task *t, choice *c, const td_event *ev) {
     const td_error *err = ev->error ? ev->error : ev->finish == TD_FINISH_CANCELLED ? &stopping : &unknown;
     c->finish = ev->finish;
     count_finish(t, c);
-    int status = err->code == TD_ERR_ARGUMENT || err->code == TD_ERR_LIMIT ? 400 : err->code == TD_ERR_BUSY ? 503 : 500;
-    return fail(t, status, err->text);
+    return fail(t, td_status_http(err->code), err->text);
 }
 
 static void show_progress(task *t, choice *c, const td_event *ev) {

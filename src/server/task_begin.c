@@ -104,6 +104,8 @@ static http_turn refuse(http_exchange *x, task *t, const td_error *err, const ch
     if (err->code == TD_ERR_CONTEXT && longest > 0)
         return answer_context(x, t->dialect, (int)longest, t->s->info.n_ctx);
     if (param && *param) return answer_error(x, t->dialect, 400, param, NULL, "%s", err->text);
+    if (err->code == TD_ERR_BUSY) /* the engine's queue is full: as --queue-max */
+        return answer_error(x, t->dialect, 429, NULL, NULL, "%s", err->text);
     return answer_td_error(x, t->dialect, err);
 }
 
