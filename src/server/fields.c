@@ -112,6 +112,7 @@ static const row rows[] = {
     SEEN("reasoning_in_content", 'b', 0, 1),
     SEEN("generation_prompt", 's', 0, 0),
     SEEN("cache_key", 's', 0, 0),
+    SEEN("prompt_cache_key", 's', 0, 0),
     SEEN("session_id", 's', 0, 0),
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };

@@ -58,7 +58,6 @@ typedef struct msg_request { /* everything borrowed from the body's tree or its 
     int64_t max_tokens; /* -1: not given */
     td_slice *stop;
     size_t n_stop;
-    td_slice cache_key;            /* prompt_cache_key, cache_key or session_id; may be empty */
     td_slice previous_response_id; /* responses; may be empty */
     td_slice instructions;         /* responses; may be empty */
     const td_json *previous;       /* responses: the items of that one, NULL without */

@@ -100,9 +100,6 @@ td_status msg_read_common(msg_reader *m) {
     td_status s = msg_get_bool(m, r->body, "stream", &r->stream);
     if (s == TD_OK) s = msg_get_bool(m, options, "include_usage", &r->include_usage);
     if (s == TD_OK) s = msg_get_bool(m, r->body, "include_reasoning", &shown);
-    if (s == TD_OK) s = msg_get_string(m, r->body, "session_id", &r->cache_key);
-    if (s == TD_OK) s = msg_get_string(m, r->body, "prompt_cache_key", &r->cache_key);
-    if (s == TD_OK) s = msg_get_string(m, r->body, "cache_key", &r->cache_key);
     if (s == TD_OK) s = read_reasoning_format(m);
     r->hide_reasoning = !shown;
     return s;

@@ -94,7 +94,6 @@ static void test_chat_request(void **state) {
     assert_true(!r->allowed[0] && r->allowed[1]);
     assert_true(td_json_is_string(td_json_get(r->tools[0].parameters, "type"), "object")); /* cleaned */
     assert_true(r->thinking && r->thinking_by_default && r->continue_final && r->format == MSG_FORMAT_SCHEMA);
-    assert_int_equal(r->cache_key.n_bytes, 1);
     body_free(&b);
     b = read_body(
         msg_read_chat,

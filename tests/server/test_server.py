@@ -297,6 +297,20 @@ def test_cache(s):
     same(s.post("/completion", {**long, "cache_prompt": False})["timings"]["cache_n"], 0)
 
 
+def test_cache_keys(s):
+    """Names of a conversation neither hide what a cache holds nor change an answer."""
+    talk = {**CHAT, "messages": [{"role": "user", "content": "One two three four five six. " * 20}], "ignore_eos": True}
+    fresh = s.post("/v1/chat/completions", {**talk, "cache_prompt": False, "prompt_cache_key": "a"})
+    s.post("/v1/chat/completions", {**talk, "prompt_cache_key": "a"})
+    for member, value in (("prompt_cache_key", "a"), ("prompt_cache_key", "b"), ("cache_key", "c"), ("session_id", "d"),
+                          ("prompt_cache_key", None)):
+        a = s.post("/v1/chat/completions", {**talk, member: value})
+        check(a["timings"]["cache_n"] >= a["usage"]["prompt_tokens"] - 8, member, value, a["timings"])
+        same(a["choices"][0]["message"], fresh["choices"][0]["message"], member, value)
+    for path, body in (("/v1/chat/completions", talk), ("/v1/responses", {"input": "a"}), ("/completion", GREEDY)):
+        refused(s, path, {**body, "prompt_cache_key": 5}, "prompt_cache_key")
+
+
 def cache_metrics(own, headers=None):
     got = parse_metrics(own.call("GET", "/metrics", headers=headers)[2].decode())[0]
     return {name: got["llamacpp:prompt_cache_" + name, ""] for name in ("entries", "bytes", "hits_total")}
