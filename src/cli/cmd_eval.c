@@ -99,26 +99,12 @@ typedef struct eval {
     td_error *err;
 } eval;
 
-static double log_sum(const float *logits, int n) {
-    float most = logits[0];
-    for (int i = 1; i < n; i++) most = logits[i] > most ? logits[i] : most;
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += (double)expf(logits[i] - most);
-    /* cppcheck-suppress invalidFunctionArg ; the largest has added 1 */
-    return (double)most + log(sum);
-}
-
 static bool on_row(void *user, int pos, const float *logits) {
     eval *v = user;
     if (pos + 1 >= v->n_ctx) return true; /* nothing follows the last token of a window */
     int next = (int)v->tokens[pos + 1];
-    double lse = log_sum(logits, v->n_vocab), nll = lse - (double)logits[next];
-    if (!isfinite(nll)) {
-        td_fail(v->err, TD_ERR_FORMAT, TD_NO_OFFSET,
-                "position %d of a window: the model gives no finite probability; --check-tensors looks for the weight",
-                pos);
-        return false;
-    }
+    double lse = 0, nll = 0;
+    if (eval_nll(logits, v->n_vocab, next, pos, &lse, &nll, v->err)) return false;
     v->nll += nll;
     v->nll2 += nll * nll;
     v->n++;
@@ -257,6 +243,7 @@ int td_cmd_eval(int argc, char **argv) {
     eval_options o = {0};
     td_engine_flags f;
     td_engine_flags_init(&f);
+    f.check_tensors = true; /* steps take NaN for 0: the figure would be wrong and look like any other */
     const td_option_set sets[] = {{eval_table, &o}, {td_engine_options, &f}, {NULL, NULL}};
     const td_option_usage usage = {"eval", "-m MODEL.gguf -f TEXT [options]",
                                    "Perplexity of a text, KL divergence, importance matrix, look-up by distance.", 0,

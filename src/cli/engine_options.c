@@ -43,6 +43,7 @@ const td_option td_engine_options[] = {
     {.kind = TD_OPT_SWITCH,
      .names = "--check-tensors",
      AT(check_tensors),
+     .negative = "--no-check-tensors",
      .help = "Look for NaN and infinities in the weights while loading"},
     {.kind = TD_OPT_GROUP, .help = "Context, batch, threads"},
     {.kind = TD_OPT_INT,

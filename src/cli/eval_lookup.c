@@ -3,12 +3,12 @@
  * the distance says. The answer is not sampled but scored: it counts as found when each of its tokens is the most
  * probable one. The texts are the same for every model of one vocabulary and every cache type, so runs compare. */
 #include "eval_lookup.h"
+#include "eval_stats.h"
 
 #include "../base/checked.h"
 #include "../base/status.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +31,7 @@ typedef struct marking { /* of one answer, while its rows come */
     const probe *p;
     int n_vocab, n_right;
     double nll;
+    td_error *err;
 } marking;
 
 static uint32_t draw(uint64_t *seed, uint32_t n) {
@@ -104,18 +105,17 @@ static bool mark(void *user, int pos, const float *logits) {
     if ((size_t)pos + 1 >= m->p->n) return true;
     uint32_t next = m->p->ids[pos + 1];
     int best = 0;
-    double sum = 0;
+    double log_sum = 0, nll = 0;
+    if (eval_nll(logits, m->n_vocab, (int)next, pos, &log_sum, &nll, m->err)) return false;
     for (int i = 1; i < m->n_vocab; i++) best = logits[i] > logits[best] ? i : best;
-    for (int i = 0; i < m->n_vocab; i++) sum += exp((double)logits[i] - (double)logits[best]);
     m->n_right += (uint32_t)best == next;
-    /* cppcheck-suppress invalidFunctionArg ; the largest has added 1 */
-    m->nll += log(sum) + (double)logits[best] - (double)logits[next];
+    m->nll += nll;
     return true;
 }
 
 static td_status ask(td_engine *e, int n_vocab, const probe *p, outcome *o, td_error *err) {
     int n_answer = (int)(p->n - p->n_prompt);
-    marking m = {.p = p, .n_vocab = n_vocab};
+    marking m = {.p = p, .n_vocab = n_vocab, .err = err};
     td_status status = td_engine_score(e, p->ids, (int)p->n, (int)p->n_prompt - 1, mark, &m, err);
     o->n++;
     o->found += m.n_right == n_answer;

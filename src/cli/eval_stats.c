@@ -4,6 +4,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static double log_of_sum(const float *logits, int n) {
+    float most = logits[0];
+    for (int i = 1; i < n; i++) most = logits[i] > most ? logits[i] : most;
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)expf(logits[i] - most);
+    /* cppcheck-suppress invalidFunctionArg ; the largest has added 1 */
+    return (double)most + log(sum);
+}
+
+td_status eval_nll(const float *logits, int n_vocab, int next, int pos, double *log_sum, double *nll, td_error *err) {
+    *log_sum = log_of_sum(logits, n_vocab);
+    *nll = *log_sum - (double)logits[next];
+    if (isfinite(*nll)) return TD_OK;
+    return td_fail(
+        err, TD_ERR_FORMAT, TD_NO_OFFSET,
+        "position %d of a window: the model gives no finite probability; --check-tensors looks for the weight", pos);
+}
+
 bool eval_stats_add(eval_stats *s, const float *logits, double log_sum, const float *base, int n_vocab, int next) {
     if (s->n == s->cap) {
         long cap = s->cap ? s->cap * 2 : 4096;

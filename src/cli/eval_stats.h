@@ -2,6 +2,8 @@
 #ifndef TD_CLI_EVAL_STATS_H
 #define TD_CLI_EVAL_STATS_H
 
+#include "../base/status.h"
+
 #include <jansson.h>
 #include <stdbool.h>
 
@@ -14,6 +16,10 @@ typedef struct eval_stats {
     float *klds, *dps;   /* [n] every value, for the quantiles */
     long cap;
 } eval_stats;
+
+/* The log-sum of a row of logits, and -log p of the text's next token. TD_ERR_FORMAT, with the position, where that is
+ * not finite. */
+td_status eval_nll(const float *logits, int n_vocab, int next, int pos, double *log_sum, double *nll, td_error *err);
 
 /* logits of this run with their log-sum; base log-probabilities; the text's next token. False without memory. */
 bool eval_stats_add(eval_stats *s, const float *logits, double log_sum, const float *base, int n_vocab, int next);

@@ -1,6 +1,10 @@
 /* `tandem eval` from outside, on the demo pair's target: a run compared with itself differs by rounding only, fewer
  * bits in the cache differ more, look-ups go out to the context, importance matrices take the form their name says. */
+#include "../../src/cli/eval_stats.h"
+#include "file/gguf.h"
+
 #include <jansson.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -120,12 +124,62 @@ static void test_refusals(void **state) {
     assert_int_not_equal(run("--kl-divergence --kl-divergence-base " TEXT), 0);
 }
 
+/* A scale that is not a number: products take the block for zeros, so that the loss is a number like any other. */
+static void test_not_a_number(void **state) {
+    (void)state;
+    static const uint8_t nan16[2] = {0x00, 0x7e};
+    char path[600], command[2048], text[600] = "";
+    td_gguf *g = NULL;
+    td_error err = {0};
+    snprintf(path, sizeof path, "%s/spoilt.gguf", folder);
+    snprintf(command, sizeof command, "cp " MODEL " %s", path);
+    assert_int_equal(system(command), 0);
+    if (td_gguf_open(&g, path, &err)) fail_msg("%s", err.text);
+    const td_gguf_tensor *t = td_gguf_tensor_find(g, "blk.0.ffn_down.weight");
+    FILE *f = fopen(path, "r+b");
+    assert_true(t && f);
+    fseek(f, (long)t->offset, SEEK_SET);
+    assert_int_equal(fwrite(nan16, 2, 1, f), 1);
+    fclose(f);
+    td_gguf_close(g);
+    for (int lookup = 0; lookup < 2; lookup++) {
+        snprintf(command, sizeof command, "-m %s %s -c 300 --chunks 1", path,
+                 lookup ? "--lookup --probes 1" : "-f " TEXT);
+        assert_int_not_equal(run(command), 0);
+        snprintf(command, sizeof command, "%s/err", folder);
+        f = fopen(command, "r");
+        assert_non_null(f);
+        text[fread(text, 1, sizeof text - 1, f)] = 0;
+        fclose(f);
+        assert_non_null(strstr(text, "blk.0.ffn_down.weight"));
+    }
+}
+
+static void test_not_finite(void **state) {
+    (void)state;
+    double log_sum = 0, nll = 0;
+    float row[4] = {0, 0, 0, 0};
+    td_error err = {0};
+    assert_int_equal(eval_nll(row, 4, 2, 17, &log_sum, &nll, &err), TD_OK);
+    assert_true(fabs(nll - 1.386294361) < 1e-6);
+    row[1] = -INFINITY; /* an id that is suppressed */
+    assert_int_equal(eval_nll(row, 4, 2, 17, &log_sum, &nll, &err), TD_OK);
+    assert_true(fabs(nll - 1.098612289) < 1e-6);
+    const float bad[] = {NAN, INFINITY};
+    for (int i = 0; i < 8; i++) {
+        float other[4] = {0, 0, 0, 0};
+        other[i / 2] = bad[i % 2];
+        td_error_clear(&err);
+        assert_int_equal(eval_nll(other, 4, 2, 17, &log_sum, &nll, &err), TD_ERR_FORMAT);
+        assert_non_null(strstr(err.text, "position 17"));
+        assert_non_null(strstr(err.text, "--check-tensors"));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_divergence),
-        cmocka_unit_test(test_lookup),
-        cmocka_unit_test(test_importance_forms),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_divergence), cmocka_unit_test(test_lookup),       cmocka_unit_test(test_importance_forms),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
