@@ -169,9 +169,11 @@ static void per_layer(td_team *t, int l) {
     while (td_pool_share(t->pool, t->ith, pl.n_blocks, 1, &begin, &end)) {
         int64_t g1 = 2 * end < w->ple_gate.n_groups ? 2 * end : w->ple_gate.n_groups;
         td_matmul(&w->ple_gate, 0, 2 * begin, g1, &in, 0, t->n_rows, t->b->ple_gate, n, t->mem->scratch);
-        for (int r = 0; r < t->n_rows; r++)
-            t->kn->acts_glu(&pl, r, t->b->ple_gate + td_at(r, n), t->b->ple + td_at(r, n * s->n_layer) + td_at(l, n),
-                            begin, end);
+        for (int r = 0; r < t->n_rows; r++) {
+            size_t first = (size_t)(32 * begin);
+            t->kn->acts_glu(&pl, r, t->b->ple_gate + td_at(r, n) + first,
+                            t->b->ple + td_at(r, n * s->n_layer) + td_at(l, n) + first, begin, end);
+        }
     }
     td_team_barrier(t, TD_STAGE_PLE);
     td_team_watch(t, l, TD_SITE_PLE_PROJ, &pl);

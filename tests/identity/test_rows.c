@@ -277,9 +277,30 @@ static void test_q5_1(void **state) {
     check_type(TD_TYPE_Q5_1, 2);
 }
 
+/* The goldens' rows are one or two blocks wide, and threads share blocks: the forms of the real sizes, several blocks
+ * everywhere. */
+static void test_forms(void **state) {
+    static const char *const sizes[] = {"tiny", "tiny-e4b", "tiny-12b", "tiny-26b", "tiny-31b"};
+    const char *binary = getenv("TD_BINARY");
+    (void)state;
+    assert_non_null(binary);
+    for (int i = 0; i < test_share(5, 2); i++) {
+        char folder[400], path[512], command[1200];
+        rig_temp(folder, sizeof folder, "forms");
+        snprintf(command, sizeof command, "%s synth %s --type q4_0 --vocab 1024 --target-only -q -o %s", binary,
+                 sizes[i], folder);
+        assert_int_equal(system(command), 0);
+        snprintf(path, sizeof path, "%s/%s-q4_0.gguf", folder, sizes[i]);
+        check_file(path);
+        unlink(path);
+        rmdir(folder);
+    }
+    assert_int_equal(td_alloc_guard_hits(), 0);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_bf16),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32),  cmocka_unit_test(test_bf16),
                                        cmocka_unit_test(test_q8_0), cmocka_unit_test(test_q4_0),
-                                       cmocka_unit_test(test_q5_1)};
+                                       cmocka_unit_test(test_q5_1), cmocka_unit_test(test_forms)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
