@@ -205,7 +205,9 @@ http_turn slot_action_turn(http_exchange *x, slot_action *a) {
     bool done = a->done;
     pthread_mutex_unlock(&a->s->tasks_lock);
     if (!done) return HTTP_WAIT;
-    if (a->status) return answer_td_error(x, MSG_CHAT, &a->err);
+    /* As llama-server: what is wrong with a file is the request's fault, so not td_status_http. */
+    if (a->status)
+        return answer_error(x, MSG_CHAT, a->status == TD_ERR_BUSY ? 503 : 400, NULL, NULL, "%s", a->err.text);
     if (a->what == ACTION_ERASE)
         return answer_json(x, 200, json_pack("{s:i,s:i}", "id_slot", a->slot, "n_erased", a->n_tokens));
     return answer_json(x, 200,
