@@ -390,7 +390,7 @@ static bool make_settings(settings *all, const bench_options *o, const bench_pla
 
 static bool run_all(const bench_options *o, const bench_plan *p, bench_printer *out, bench_printer *err) {
     settings all = {0};
-    bool ok = make_settings(&all, o, p);
+    bool ok = make_settings(&all, o, p) && all.n > 0;
     bench *b = ok ? calloc((size_t)all.n, sizeof *b) : NULL;
     for (int i = 0; b && i < all.n; i++) b[i] = (bench){.o = o, .p = p, .out = out, .err = err, .set = all.at[i]};
     ok = b != NULL;

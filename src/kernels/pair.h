@@ -92,7 +92,7 @@ TD_INLINE void pair_run(const td_tile_args *a, int form, int T, bool only) {
 
 #define TD_PAIR(form, T)                                                                                               \
     static void pair_##form##_##T(const td_tile_args *a) {                                                             \
-        if (T > PAIR_TOK && a->step == form_bytes(TD_FORM_##form))                                                     \
+        if ((T) > PAIR_TOK && a->step == form_bytes(TD_FORM_##form))                                                   \
             pair_run(a, TD_FORM_##form, T, true);                                                                      \
         else                                                                                                           \
             pair_run(a, TD_FORM_##form, T, false);                                                                     \
