@@ -169,8 +169,7 @@ static const char *check_ordered(td_drafter *d, const td_gguf_tensor **centroids
     return read_order(d, o, order, pos);
 }
 
-/* A dense head is packed as a copy of 4 bits, where that is much smaller, and read itself in the file (draft_head.c).
- */
+/* A dense head is packed as a 4-bit copy, where that is much smaller, and read itself in the file (draft_head.c). */
 static td_status bind_dense(td_drafter *d, const td_drafter_options *o, td_error *err) {
     td_net *net = &d->net;
     const td_shape *s = &net->shape;
